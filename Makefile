@@ -1,0 +1,46 @@
+# make quickstart   environment and the main job, from nothing
+# make test         environment and tests
+# make check        format, lint, types
+# make parity       the table of differences from transformers' PyTorch models
+#
+# PYTHON chooses the interpreter, JAX_EXTRA the accelerator: make quickstart JAX_EXTRA=cuda13 (or tpu).
+
+PYTHON ?= python3
+VENV ?= .venv
+JAX_EXTRA ?=
+BIN := $(VENV)/bin
+# Large buffers on huge pages: on Linux CPUs a step spends up to a third of its time on page faults without.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
+.PHONY: quickstart test check parity clean
+.SECONDARY:
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python launch/train.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+parity: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/parity.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxprompt needs Python 3.11 or later: set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet -r requirements.txt $(if $(JAX_EXTRA),"jax[$(JAX_EXTRA)]")
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
+	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

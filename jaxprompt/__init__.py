@@ -1,0 +1,39 @@
+"""Soft prompts for frozen T5 models, in JAX: the public names."""
+
+from jaxprompt.data.tasks import load_task
+from jaxprompt.evaluation.decode import generate
+from jaxprompt.evaluation.evaluate import evaluate
+from jaxprompt.evaluation.ranking import rank_choices
+from jaxprompt.experiment import EvalConfig, TrainConfig
+from jaxprompt.models.load import load_model
+from jaxprompt.models.save import save_hf
+from jaxprompt.patching import PatchedModel, patch
+from jaxprompt.prompts.exported import ExportedPrompt
+from jaxprompt.prompts.model_tuning import ModelTuning
+from jaxprompt.prompts.prompt_tuning import PromptTuning
+from jaxprompt.prompts.store import load_prompt, save_prompt
+from jaxprompt.training.optim import OptimConfig
+from jaxprompt.training.train import train
+from jaxprompt.types import Batch, Injection
+
+__all__ = [
+    "Batch",
+    "EvalConfig",
+    "ExportedPrompt",
+    "Injection",
+    "ModelTuning",
+    "OptimConfig",
+    "PatchedModel",
+    "PromptTuning",
+    "TrainConfig",
+    "evaluate",
+    "generate",
+    "load_model",
+    "load_prompt",
+    "load_task",
+    "patch",
+    "rank_choices",
+    "save_hf",
+    "save_prompt",
+    "train",
+]

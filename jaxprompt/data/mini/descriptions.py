@@ -1,0 +1,109 @@
+"""Places to eat, as attribute lists and as the sentences that describe them (in the manner of the E2E dataset)."""
+
+from __future__ import annotations
+
+import random
+
+from jaxprompt.data.mini.world import SPLIT_SIZES, TITLES, finish, rng_for
+
+ATTRIBUTES = {
+    "type": ("restaurant", "pub", "cafe", "bar"),
+    "food": ("fish", "rice", "cheese", "soup", "bread", "cake", "honey", "plums"),
+    "price": ("cheap", "fair", "dear"),
+    "area": ("harbour", "valley", "city", "village", "forest", "castle"),
+    "rating": ("low", "average", "high"),
+    "family": ("yes", "no"),
+}
+
+_OPENERS = {
+    "corpus": (
+        "{name} is a {type}",
+        "{name} is a {price} {type}",
+        "The {type} {name} is here",
+        "There is a {type} called {name}",
+    ),
+    "train": ("{name} is a {type}", "{name} is a {price} {type}", "You can visit the {type} {name}"),
+    "validation": ("{name} is a {type}", "The {price} {type} is called {name}"),
+    "test": ("{name} is a {type}", "A {price} {type} is {name}"),
+}
+_AREA = {
+    "corpus": ("in the {area}", "near the {area}", "by the {area}"),
+    "train": ("in the {area}", "near the {area}"),
+    "validation": ("in the {area}",),
+    "test": ("near the {area}",),
+}
+_FOOD = {
+    "corpus": ("that serves {food}", "with {food} on the table", "that sells {food}"),
+    "train": ("that serves {food}", "that has {food}"),
+    "validation": ("that serves {food}",),
+    "test": ("that sells {food}",),
+}
+_PRICE = ("The prices are {price}.", "It is {price}.")
+_RATING = ("It has a {rating} rating.", "Guests give it a {rating} rating.")
+_FAMILY = {
+    "yes": ("Families are welcome.", "You can bring children."),
+    "no": ("It is not for families.", "You should not bring children."),
+}
+
+
+def draw(rng: random.Random, pool: str) -> dict[str, str]:
+    """A place: its name, type, and two to five further attributes."""
+    name = ("", "The ")[rng.random() < 0.5] + rng.choice(TITLES[pool])
+    optional = list(ATTRIBUTES)[1:]
+    kept = set(rng.sample(optional, rng.randint(2, len(optional))))
+    place = {"name": name, "type": rng.choice(ATTRIBUTES["type"])}
+    return place | {key: rng.choice(ATTRIBUTES[key]) for key in optional if key in kept}
+
+
+def table(place: dict[str, str]) -> str:
+    """The place as `name[...], type[...], ...`."""
+    return ", ".join(f"{key}[{value}]" for key, value in place.items())
+
+
+def describe(rng: random.Random, pool: str, place: dict[str, str]) -> str:
+    """The place in sentences that say each of its attributes once."""
+    openers = [form for form in _OPENERS[pool] if "price" in place or "{price}" not in form]
+    form = rng.choice(openers)
+    parts = [form]
+    if "food" in place:
+        parts.append(rng.choice(_FOOD[pool]))
+    if "area" in place:
+        parts.append(rng.choice(_AREA[pool]))
+    sentences = [" ".join(parts) + "."]
+    if "price" in place and "{price}" not in form:
+        sentences.append(rng.choice(_PRICE))
+    if "rating" in place:
+        sentences.append(rng.choice(_RATING))
+    if "family" in place:
+        sentences.append(rng.choice(_FAMILY[place["family"]]))
+    return finish(" ".join(sentences).format(**place))
+
+
+def records(split: str) -> list[dict[str, str]]:
+    """Rows of `table` and `text`, and, outside train, `references`: three wordings, one a line."""
+    rng = rng_for("table2text", split)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < SPLIT_SIZES[split]:
+        place = draw(rng, split)
+        references = sorted({describe(rng, split, place) for _ in range(3)})
+        row = {"table": table(place), "text": rng.choice(references), "references": "\n".join(references)}
+        rows.setdefault(row["table"], row)
+    return list(rows.values())
+
+
+def document(rng: random.Random) -> str:
+    """Unlabelled text: a list of attributes and its description, the reverse, or a question on one of them."""
+    place = draw(rng, "corpus")
+    text = describe(rng, "corpus", place)
+    kind = rng.random()
+    if kind < 0.3:
+        return f"{table(place)} {text}"
+    if kind < 0.5:
+        return f"{text} {table(place)}"
+    if kind < 0.7:
+        before, between = rng.choice(("Facts:", "Notes:", "The list:")), rng.choice(("Text:", "In words:"))
+        return f"{before} {table(place)} {between} {text}"
+    if kind < 0.8:
+        return f"{text} {describe(rng, 'corpus', place)}"
+    key = rng.choice(list(place))
+    return f"{text} {key}: {place[key]}"

@@ -1,0 +1,228 @@
+"""Batches from features: shuffled for ever for training, once and in order for evaluation. Grain does the reading.
+
+Rows are padded to one of a few lengths, the buckets, since every new shape costs a compilation. With several
+processes each yields its rows of the same global batch, in the same shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxprompt.data.batching import Collate, choose_buckets
+from jaxprompt.data.features import Feature, LazyFeatures, as_feature
+from jaxprompt.types import Batch
+
+if TYPE_CHECKING:
+    import grain
+
+Lengths = int | Sequence[int]
+_SAMPLE = 4096  # lazily encoded examples looked at to choose buckets
+
+
+class TrainBatches(Iterator[Batch]):
+    """Batches without end, whose position can be saved and restored; made by `train_batches`."""
+
+    def __init__(self, batches: grain.MapDataset[Batch], prefetch: int, identity: Mapping[str, int]) -> None:
+        self._iterator = _read(batches, prefetch)
+        self._identity = dict(identity)
+
+    def __next__(self) -> Batch:
+        """The next batch, its arrays in numpy."""
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """The position behind the last batch given, fit for JSON; what was read ahead does not count."""
+        return {"reader": self._iterator.get_state(), **self._identity}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to a position of `get_state`: what follows is, to the bit, what would have followed there.
+
+        Raises:
+            ValueError: the state belongs to batches of another size, seed or number of examples.
+        """
+        identity = {key: state.get(key) for key in self._identity}
+        if identity != self._identity or "reader" not in state:
+            raise ValueError(f"the saved data position is one of {identity}, but these batches are {self._identity}")
+        self._iterator.set_state(dict(state["reader"]))
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self._iterator.close()
+
+
+class EvalBatches(Sequence[Batch]):
+    """The batches of one pass, by number; iterating reads ahead. Made by `eval_batches`."""
+
+    def __init__(self, batches: grain.MapDataset[Batch], prefetch: int) -> None:
+        self._batches, self._prefetch = batches, prefetch
+
+    def __len__(self) -> int:
+        """How many batches the pass has."""
+        return len(self._batches)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The batch of that number."""
+        return self._batches[range(len(self))[index]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches, in order; may be asked for again."""
+        return _read(self._batches, self._prefetch)
+
+
+def train_batches(
+    features: Sequence[Any] | grain.MapDataset[Any],
+    *,
+    batch_size: int,
+    seed: int,
+    pad_id: int,
+    buckets: Lengths | None = None,
+    target_buckets: Lengths | None = None,
+    transform: Callable[[Any, np.random.Generator], Any] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch: int = 4,
+) -> TrainBatches:
+    """Full batches for ever, every epoch in a new order that `seed` alone decides.
+
+    A batch that the end of an epoch leaves short goes on with the next epoch: no example is dropped or favoured.
+
+    Args:
+        features: `Feature`s or (input_ids, target_ids), by number; or what `transform` turns into them.
+        batch_size: rows of the global batch, over all processes.
+        seed: of the order and of `transform`.
+        pad_id: the id that fills rows.
+        buckets: allowed lengths of the inputs, virtual tokens included; None: chosen from the features' lengths.
+        target_buckets: the same for the targets.
+        transform: turns an element into a feature at random, anew every epoch; for pre-training objectives.
+        process_index: this process's number.
+        process_count: the number of processes; each gets batch_size / process_count rows.
+        prefetch: batches made ahead, by a thread of their own; 0: none.
+
+    Raises:
+        ValueError: no features, some of them without target, a row longer than the longest bucket, buckets left out
+            where lengths cannot be known, or processes that do not divide the batch.
+    """
+    collate = _collation(
+        features, batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=transform is None
+    )
+    count = len(features)
+    data = _dataset(features).seed(seed)
+    if transform is not None:
+        data = data.random_map(transform)
+    elif isinstance(features, list):
+        for number, element in enumerate(features):
+            _numbered(number, element, count=count, trainable=True)
+    data = data.map_with_index(functools.partial(_numbered, count=count, trainable=True)).shuffle().repeat()
+    rows = batch_size
+    if collate.one_shape:  # the other processes' rows need not be looked at
+        data, rows = data[process_index::process_count], batch_size // process_count
+        collate = dataclasses.replace(collate, process_index=0, process_count=1)
+    identity = {"seed": seed, "batch_size": batch_size, "examples": count}
+    return TrainBatches(data.batch(rows, drop_remainder=True, batch_fn=collate), prefetch, identity)
+
+
+def eval_batches(
+    features: Sequence[Any] | grain.MapDataset[Any],
+    *,
+    batch_size: int,
+    pad_id: int,
+    buckets: Lengths | None = None,
+    target_buckets: Lengths | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch: int = 4,
+) -> EvalBatches:
+    """One pass over the features in order, every one once.
+
+    The last batch is filled up with copies of its last example, whose index is -1 and whose weights are 0: rows that a
+    model reads without ado and that nothing may count.
+
+    Args and errors are those of `train_batches`; examples without target are welcome here, their weights are 0.
+    """
+    collate = _collation(
+        features, batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=True
+    )
+    data = _dataset(features).map_with_index(functools.partial(_numbered, count=len(features), trainable=False))
+    fill = functools.partial(_filled, batch_size=batch_size, collate=collate)
+    return EvalBatches(data.batch(batch_size, drop_remainder=False, batch_fn=fill), prefetch)
+
+
+def _collation(
+    features: Any,
+    batch_size: int,
+    pad_id: int,
+    buckets: Lengths | None,
+    target_buckets: Lengths | None,
+    process_index: int,
+    process_count: int,
+    *,
+    known: bool,
+) -> Collate:
+    if not len(features):
+        raise ValueError("there are no features to make batches of")
+    if batch_size < 1 or batch_size % process_count or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"a batch of {batch_size} rows cannot be split evenly for process {process_index} of {process_count}"
+        )
+    if buckets is None or target_buckets is None:
+        if not known or not isinstance(features, Sequence):
+            raise ValueError("lengths of rows made on the fly are not known: give buckets and target_buckets")
+        inputs, targets = _default_buckets(features, batch_size)
+        buckets = inputs if buckets is None else buckets
+        target_buckets = targets if target_buckets is None else target_buckets
+    return Collate(pad_id, _ordered(buckets), _ordered(target_buckets), process_index, process_count)
+
+
+def _default_buckets(features: Sequence[Any], batch_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    longest = (0, 0)
+    sample: Any = features
+    if isinstance(features, LazyFeatures):
+        longest, sample = features.max_lengths, features[:: -(-len(features) // _SAMPLE)]
+    inputs, targets = zip(*((len(row.input_ids), len(row.target_ids)) for row in map(as_feature, sample)), strict=True)
+    # Short targets, labels above all, are not worth a second shape.
+    short = max(longest[1], *targets) <= 32
+    return (
+        choose_buckets(inputs, batch_size, longest=longest[0]),
+        choose_buckets(targets, batch_size, count=1 if short else 4, multiple=1 if short else 8, longest=longest[1]),
+    )
+
+
+def _ordered(lengths: Lengths) -> tuple[int, ...]:
+    buckets = (lengths,) if isinstance(lengths, int) else tuple(sorted(set(lengths)))
+    if not buckets or buckets[0] < 1:
+        raise ValueError(f"buckets are lengths from 1 on, got {lengths}")
+    return buckets
+
+
+def _dataset(features: Any) -> grain.MapDataset[Any]:
+    import grain
+
+    return features if isinstance(features, grain.MapDataset) else grain.MapDataset.source(features)
+
+
+def _read(batches: grain.MapDataset[Batch], prefetch: int) -> Any:
+    import grain
+
+    options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
+    return iter(batches.to_iter_dataset(options))
+
+
+def _numbered(number: int, element: Any, *, count: int, trainable: bool) -> Feature:
+    """The element as a feature that knows its number, which Grain goes on counting from epoch to epoch."""
+    feature = as_feature(element)
+    index = number % count if feature.index is None else feature.index
+    if not len(feature.input_ids) or not len(feature.target_ids):
+        raise ValueError(f"example {index} has {len(feature.input_ids)} input and {len(feature.target_ids)} target ids")
+    if trainable and not feature.labelled:
+        raise ValueError(f"example {index} has no target, so it cannot be trained on; is this a test set?")
+    return dataclasses.replace(feature, index=index)
+
+
+def _filled(rows: Sequence[Feature], *, batch_size: int, collate: Collate) -> Batch:
+    filler = dataclasses.replace(rows[-1], index=-1, labelled=False)
+    return collate([*rows, *[filler] * (batch_size - len(rows))])

@@ -1,0 +1,1 @@
+"""Decoding, ranked choices, metrics and learning curves."""

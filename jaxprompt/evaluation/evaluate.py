@@ -1,0 +1,175 @@
+"""Evaluation of a patched model on a split of a task: every example counted exactly once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprompt.data.features import encode_examples
+from jaxprompt.data.pipeline import eval_batches
+from jaxprompt.data.task_format import Example, TaskFormat
+from jaxprompt.data.tasks import Task
+from jaxprompt.evaluation import metrics
+from jaxprompt.evaluation.decode import DecodableModel, generate, to_texts
+from jaxprompt.evaluation.ranking import choice_ids, rank_choices
+from jaxprompt.types import Batch, Params
+
+if TYPE_CHECKING:
+    from jaxprompt.patching import PatchedModel
+
+METHODS = ("greedy", "rank")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """The outcome of an evaluation.
+
+    Attributes:
+        values: the task's metrics by name, in [0, 1]; empty where a split's right answers are not public.
+        predictions: the predicted text of each example, in their order.
+    """
+
+    values: dict[str, float]
+    predictions: list[str]
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples were scored."""
+        return len(self.predictions)
+
+    @property
+    def selection(self) -> float:
+        """The mean of the metrics, which picks the best checkpoint."""
+        return metrics.selection_score(self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSet:
+    """The examples of a split, ready for a model; made by `eval_set`, and good for many evaluations.
+
+    Attributes:
+        examples: the examples, by number.
+        batches: their rows in any order; `index` is the number of a row's example, -1 a filler.
+        format: names the metrics, the labels and the length of the answers.
+    """
+
+    examples: Sequence[Example]
+    batches: Iterable[Batch]
+    format: TaskFormat
+
+
+def evaluate(
+    model: PatchedModel,
+    params: Params,
+    task: Task,
+    split: str = "validation",
+    *,
+    batch_size: int = 64,
+    method: str = "greedy",
+    max_examples: int | None = None,
+    predictions_path: str | os.PathLike[str] | None = None,
+) -> Scores:
+    """Scores a model on a split of a task.
+
+    Args:
+        model: a patched model whose template reads the task's fields.
+        params: its {'model': ..., 'prompt': ...}.
+        task: from `load_task`.
+        split: such as `validation`.
+        batch_size: rows decoded at once.
+        method: `greedy` decodes an answer; `rank` takes the likeliest of the task's labels.
+        max_examples: score only the first so many.
+        predictions_path: where to write the predictions, one JSON object a line; see `write_predictions`.
+
+    Raises:
+        ValueError: no such split, a template that does not fit, an unknown method, or `rank` without labels.
+    """
+    data = eval_set(model, task, split, batch_size=batch_size, max_examples=max_examples)
+    scores = score(model, params, data, method=method)
+    if predictions_path is not None:
+        write_predictions(predictions_path, scores.predictions, data.examples)
+    return scores
+
+
+def eval_set(
+    model: PatchedModel, task: Task, split: str, *, batch_size: int = 64, max_examples: int | None = None
+) -> EvalSet:
+    """Encodes a split once, for any number of calls of `score`; arguments and errors as for `evaluate`."""
+    examples = task.examples(split)
+    if max_examples is not None:
+        examples = examples[:max_examples]
+    features = encode_examples(examples, model.template, model.tokenizer, model.config.vocab_size, task.format)
+    if isinstance(features, list):
+        # Rows of like length share batches, so short ones are padded little; the numbers they carry restore the order.
+        features = sorted(features, key=lambda feature: len(feature.input_ids))
+    batches = eval_batches(features, batch_size=batch_size, pad_id=model.config.pad_token_id)
+    return EvalSet(examples, batches, task.format)
+
+
+def score(model: DecodableModel, params: Params, data: EvalSet, *, method: str = "greedy") -> Scores:
+    """Predicts the answers to the examples of an `EvalSet` and scores them.
+
+    Args:
+        model: a patched model.
+        params: its {'model': ..., 'prompt': ...}.
+        data: from `eval_set`.
+        method: `greedy` decodes an answer; `rank` takes the likeliest of the labels.
+
+    Raises:
+        ValueError: an unknown method, `rank` for a task without labels, or batches that do not hold every example once.
+    """
+    examples, task_format = data.examples, data.format
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose from {METHODS}")
+    if method == "rank" and not task_format.labels:
+        raise ValueError(f"the task {task_format.name!r} has no labels to rank; use method='greedy'")
+    choices = choice_ids(model, task_format.labels) if method == "rank" else None
+
+    # Results stay on the device until the end, so that the host prepares batches while the device works.
+    numbers, results = [], []
+    for batch in data.batches:
+        numbers.append(np.asarray(batch.index))
+        if choices is None:
+            results.append(generate(model, params, batch, max_new_tokens=task_format.max_target_length))
+        else:
+            results.append(jnp.argmax(rank_choices(model, params, batch, choices), axis=-1))
+    rows = _in_order(numbers, jax.device_get(results), len(examples))
+    predictions = to_texts(model, rows) if choices is None else [task_format.labels[choice] for choice in rows]
+
+    answered = [bool(example.target or example.references) for example in examples]
+    if not any(answered):
+        return Scores({}, predictions)
+    if not all(answered):
+        raise ValueError(f"{answered.count(False)} of {len(answered)} examples of {task_format.name!r} have no answer")
+    return Scores(metrics.score(task_format.metrics, predictions, examples, task_format.labels), predictions)
+
+
+def write_predictions(path: str | os.PathLike[str], predictions: Sequence[str], examples: Sequence[Example]) -> None:
+    """Writes one JSON object a line: the example's number, its fields, the prediction and the right answers."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("w", encoding="utf-8") as lines:
+        for number, (prediction, example) in enumerate(zip(predictions, examples, strict=True)):
+            answers = example.references or (example.target,)
+            row = {"index": number, "prediction": prediction, "answers": answers, "fields": dict(example.fields)}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _in_order(numbers: Sequence[np.ndarray], results: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """The rows of all batches by their examples' numbers, fillers dropped."""
+    if not numbers:
+        raise ValueError("there are no batches to evaluate")
+    index, rows = np.concatenate(numbers), np.concatenate(results)
+    rows, index = rows[index >= 0], index[index >= 0]
+    times = np.bincount(index, minlength=count)
+    if len(times) > count or (times != 1).any():
+        wrong = [number for number, n in enumerate(times) if n != 1 or number >= count][:10]
+        raise ValueError(f"the batches must hold each of {count} examples once; they do not for numbers {wrong}")
+    return rows[np.argsort(index)]

@@ -1,0 +1,1 @@
+"""The frozen language models: T5 today; modules, loading and saving."""

@@ -1,0 +1,46 @@
+"""The model families, by the `model_type` that a `config.json` states. A new family is one more entry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from jaxprompt.models import t5_names
+from jaxprompt.models.name_table import NameTable
+from jaxprompt.models.t5 import T5
+from jaxprompt.models.t5_config import T5Config
+from jaxprompt.models.weight_source import TensorSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What loading and saving need to know of a family.
+
+    Attributes:
+        name: as `LanguageModel.family` has it.
+        configure: (contents of config.json, the checkpoint's tensors or None for a new model) -> the family's config,
+            which has `to_hf`.
+        module: (config, dtype=…, remat=…) -> the Flax module.
+        names: where Hugging Face checkpoints keep the parameters.
+    """
+
+    name: str
+    configure: Callable[[Mapping[str, Any], TensorSource | None], Any]
+    module: Callable[..., nn.Module]
+    names: NameTable
+
+
+def _configure_t5(raw: Mapping[str, Any], source: TensorSource | None) -> T5Config:
+    # The file may say that the head is untied, and an early file may leave it to the weights.
+    if raw.get("tie_word_embeddings") is False or source is None:
+        return T5Config.from_hf(raw)
+    return T5Config.from_hf(raw, untied=t5_names.stores_own_head(source))
+
+
+_T5 = Family("t5", _configure_t5, T5, t5_names.HUGGING_FACE)
+
+FAMILIES: dict[str, Family] = {"t5": _T5, "mt5": _T5}
+"""By `model_type`; a family's own name is always one of the keys."""

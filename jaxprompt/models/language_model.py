@@ -1,0 +1,50 @@
+"""A loaded language model: module, parameters, tokenizer and configuration in one value."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxprompt.models.fingerprint import fingerprint
+from jaxprompt.trees import flatten
+from jaxprompt.types import Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """What `load_model` returns.
+
+    Attributes:
+        module: the Flax module; its class says in `embedding_path` where the embedding table stands.
+        params: its parameters, a nested dict; layers are stacked on a leading axis.
+        tokenizer: a transformers tokenizer, or None where none was asked for.
+        config: the architecture; always has `vocab_size`, `d_model`, `pad_token_id`, `eos_token_id`.
+        name: the directory or hub name it came from.
+        family: `t5` or `gpt2`.
+    """
+
+    module: nn.Module
+    params: Params
+    tokenizer: Any
+    config: Any
+    name: str
+    family: str
+
+    @property
+    def embedding_table(self) -> jax.Array:
+        """The input embedding table, [V, E]."""
+        return flatten(self.params)[self.module.embedding_path]
+
+    @property
+    def num_params(self) -> int:
+        """The number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A short hash of the weights, the same for every dtype they are loaded in (see `models.fingerprint`)."""
+        return fingerprint(self.params)

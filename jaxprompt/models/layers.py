@@ -1,0 +1,237 @@
+"""Layers shared by the model families: embedding with virtual tokens, attention, norms, feed-forward.
+
+Axis letters as in `jaxprompt.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_new": lambda x: nn.gelu(x, approximate=True),
+}
+"""Activations by their Hugging Face names."""
+
+
+REMAT_POLICIES: dict[str, Any] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What the backward pass keeps: everything; only each layer's input; also the results of weight products."""
+
+# A loop over layers stacks what the backward pass needs, which on CPU costs a tenth to a fifth of a step in copies;
+# a program of more layers than this would compile too long.
+_UNROLLED_ON_CPU = 12
+
+
+def embed(
+    ids: Int[Array, "B S"], table: Float[Array, "V E"], tokens: Float[Array, "*B P E"] | None = None
+) -> Float[Array, "B S E"]:
+    """Embeddings of ids: below V a row of the frozen table, from V on a virtual token of the prompt.
+
+    An id that names neither comes out as NaN, which the training loop reports: a clamped id would train the wrong slot
+    in silence.
+
+    Args:
+        ids: token ids; slot k of the prompt is id V + k.
+        table: the model's embedding table.
+        tokens: the prompt's virtual tokens, one prompt for all rows or one a row.
+    """
+    vocab_size = table.shape[0]
+    if tokens is None:
+        return _rows(table, ids)
+    slots = ids - vocab_size
+    virtual = _rows(tokens, slots) if tokens.ndim == 2 else jax.vmap(_rows)(tokens, slots)
+    return jnp.where((ids < vocab_size)[..., None], _rows(table, ids), virtual.astype(table.dtype))
+
+
+def _rows(table: Float[Array, "V E"], at: Int[Array, "..."]) -> Float[Array, "... E"]:
+    """Rows of a table; NaN for a number that names none. A negative one must not count from the other end."""
+    return jnp.asarray(table).at[at].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def segment_mask(
+    query_segments: Int[Array, "B Q"], key_segments: Int[Array, "B K"], *, causal: bool = False
+) -> Bool[Array, "B 1 Q K"]:
+    """True where a query may see a key: same segment, not padding and, if causal, not later in the row."""
+    mask = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments[:, None, :] > 0)
+    if causal:
+        mask &= jnp.tril(jnp.ones((query_segments.shape[1], key_segments.shape[1]), bool))
+    return mask[:, None]
+
+
+def attend(
+    query: Float[Array, "B Q H D"],
+    key: Float[Array, "B K H D"],
+    value: Float[Array, "B K H D"],
+    *,
+    mask: Bool[Array, "#B #H #Q K"],
+    bias: Float[Array, "#B H Q K"] | None = None,
+    scale: float = 1.0,
+    dropout: Callable[[jax.Array], jax.Array] | None = None,
+) -> Float[Array, "B Q H D"]:
+    """Softmax attention; scores, bias and softmax in fp32, products in the inputs' dtype.
+
+    Args:
+        query: queries.
+        key: keys; a prompt's keys stand in front of the tokens' (see `with_prefix`).
+        value: values.
+        mask: True where a query may see a key. A query that may see none gets a finite, meaningless mean.
+        bias: added to the scaled scores.
+        scale: factor of the scores; T5 uses 1.
+        dropout: applied to the attention weights.
+    """
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * scale
+    if bias is not None:
+        scores += bias.astype(jnp.float32)
+    weights = _attention_weights(scores, mask, dropout).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def attend_unprojected(
+    query: Float[Array, "B Q H D"],
+    source: Float[Array, "B K E"],
+    key_kernel: Float[Array, "E H D"],
+    value_kernel: Float[Array, "E H D"],
+    *,
+    mask: Bool[Array, "#B #H #Q K"],
+    dropout: Callable[[jax.Array], jax.Array] | None = None,
+) -> Float[Array, "B Q H D"]:
+    """Attention to keys and values that are linear maps of a source, without ever computing them.
+
+    q·(source W_k) = (q W_kᵀ)·source, and likewise for the values: the maps act on Q queries instead of K sources, which
+    for Q below D takes Q/D of the work. A decoder that learns short targets from long inputs gains most of its
+    cross-attention this way.
+
+    Args:
+        query: queries.
+        source: what keys and values are made from, such as the encoder's output.
+        key_kernel: W_k.
+        value_kernel: W_v.
+        mask: True where a query may see a source position.
+        dropout: applied to the attention weights.
+    """
+    asked = jnp.einsum("bqhd,ehd->bhqe", query, key_kernel)
+    scores = jnp.einsum("bhqe,bke->bhqk", asked, source, preferred_element_type=jnp.float32)
+    weights = _attention_weights(scores, mask, dropout).astype(source.dtype)
+    return jnp.einsum("bhqe,ehd->bqhd", jnp.einsum("bhqk,bke->bhqe", weights, source), value_kernel)
+
+
+def _attention_weights(
+    scores: Float[Array, "B H Q K"], mask: jax.Array, dropout: Callable[[jax.Array], jax.Array] | None
+) -> Float[Array, "B H Q K"]:
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    return weights if dropout is None else dropout(weights)
+
+
+def with_prefix(
+    key: Float[Array, "B K H D"],
+    value: Float[Array, "B K H D"],
+    mask: Bool[Array, "#B 1 Q K"],
+    prefix: tuple[jax.Array, jax.Array] | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Puts a prompt's keys and values, [P, H, D] or [B, P, H, D], in front, where every query sees them.
+
+    Li & Liang (2021), Eq. 3: the prefix's activations are free parameters that all later positions attend to.
+    """
+    if prefix is None:
+        return key, value, mask
+    shape = (key.shape[0], prefix[0].shape[-3], *key.shape[2:])
+    keys, values = (jnp.broadcast_to(array.astype(key.dtype), shape) for array in prefix)
+    seen = jnp.ones((*mask.shape[:-1], shape[1]), bool)
+    return (
+        jnp.concatenate([keys, key], axis=1),
+        jnp.concatenate([values, value], axis=1),
+        jnp.concatenate([seen, mask], axis=-1),
+    )
+
+
+def projection(features: int | tuple[int, ...], dtype: DTypeLike, stddev: float, *, axis: Any = -1, name: str):
+    """A linear map without bias whose kernel keeps heads as an axis of their own, so that it can be sharded by head."""
+    init = nn.initializers.normal(stddev)
+    return nn.DenseGeneral(
+        features, axis=axis, use_bias=False, dtype=dtype, param_dtype=dtype, kernel_init=init, name=name
+    )
+
+
+class RMSNorm(nn.Module):
+    """T5's layer norm: scale by the root mean square, no mean, no bias (Raffel et al. 2020, 2.1); fp32 inside."""
+
+    epsilon: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B E"]) -> Float[Array, "*B E"]:
+        """Normalises the last axis."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.dtype)
+        x32 = x.astype(jnp.float32)
+        x32 *= jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        return x32.astype(self.dtype) * scale
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward layer, gated (T5 1.1, `wi_0` and `wi_1`) or plain (T5 1.0, `wi`)."""
+
+    d_ff: int
+    activation: str
+    gated: bool
+    dropout_rate: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S E"], *, deterministic: bool) -> Float[Array, "B S E"]:
+        """act(x wi) wo, or (act(x wi_0) ⊙ x wi_1) wo."""
+        act = ACTIVATIONS[self.activation]
+        E = x.shape[-1]
+        if self.gated:
+            hidden = act(projection(self.d_ff, self.dtype, E**-0.5, name="wi_0")(x))
+            hidden *= projection(self.d_ff, self.dtype, E**-0.5, name="wi_1")(x)
+        else:
+            hidden = act(projection(self.d_ff, self.dtype, E**-0.5, name="wi")(x))
+        hidden = dropout(self.dropout_rate, deterministic)(hidden)
+        return projection(E, self.dtype, self.d_ff**-0.5, name="wo")(hidden)
+
+
+def dropout(rate: float, deterministic: bool) -> nn.Dropout:
+    """Dropout whose mask is shared along the length axis, as T5X trains (and Lester et al. with it)."""
+    return nn.Dropout(rate, broadcast_dims=(-2,), deterministic=deterministic)
+
+
+def scanned(block: type[nn.Module], length: int, num_shared: int, remat: str, unroll: int) -> Any:
+    """A block as a stack of layers, parameters stacked on a leading axis.
+
+    Args:
+        block: called with (hidden, a tree with one entry a layer, then `num_shared` arguments shared by all layers).
+        length: the number of layers.
+        num_shared: how many shared arguments there are.
+        remat: a key of `REMAT_POLICIES`.
+        unroll: how many layers the compiled loop's body holds; 0: all of them on CPU if they are few, else one.
+
+    Raises:
+        ValueError: the policy is unknown.
+    """
+    if remat not in REMAT_POLICIES:
+        raise ValueError(f"model.remat is {remat!r}; known policies: {sorted(REMAT_POLICIES)}")
+    if not unroll:
+        unroll = length if jax.default_backend() == "cpu" and length <= _UNROLLED_ON_CPU else 1
+    if remat != "none":
+        block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[remat])
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, *[nn.broadcast] * num_shared),
+        length=length,
+        unroll=min(unroll, length),
+    )

@@ -1,0 +1,168 @@
+"""T5 in Flax Linen (Raffel et al. 2020): 1.0, 1.1, LM-adapted, Flan, mT5, ByT5 and their "efficient" shapes.
+
+The module accepts an `Injection` and knows no prompt method. Layers run under `nn.scan`, their parameters stacked on a
+leading axis, so program size and compile time do not grow with depth. Axis letters as in `jaxprompt.types`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from jaxprompt.models import layers
+from jaxprompt.models.t5_config import T5Config
+from jaxprompt.models.t5_stacks import Cache, Decoder, Encoder, Head, layers_first
+from jaxprompt.types import Batch, Injection
+
+
+class T5(nn.Module):
+    """A T5 with a place for prompts.
+
+    Attributes:
+        config: the architecture.
+        dtype: of parameters and computation; logits are fp32 whatever it is.
+        remat: a key of `layers.REMAT_POLICIES`.
+        unroll: layers in one turn of the compiled loop over them; 0 decides by platform and depth.
+    """
+
+    embedding_path: ClassVar[str] = "shared/embedding"
+
+    config: T5Config
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    unroll: int = 0
+
+    def setup(self):
+        """Declares the parts."""
+        cfg = self.config
+        init = nn.initializers.normal(1.0)
+        self.shared = nn.Embed(cfg.vocab_size, cfg.d_model, self.dtype, self.dtype, embedding_init=init)
+        self.encoder = Encoder(cfg, self.dtype, self.remat, self.unroll)
+        self.decoder = Decoder(cfg, self.dtype, self.remat, self.unroll)
+        if not cfg.tied_head:
+            self.lm_head = Head(cfg.vocab_size, self.dtype)
+
+    def __call__(
+        self, batch: Batch, injection: Injection | None = None, *, deterministic: bool = True
+    ) -> Float[Array, "B T V"]:
+        """Logits at target positions, fp32.
+
+        Args:
+            batch: inputs and targets; the decoder reads the targets shifted right by one.
+            injection: the prompt; virtual tokens are for the encoder, keys and values for the stacks they name.
+            deterministic: False applies dropout, with the rng `dropout`.
+        """
+        encoded = self.encode(batch.inputs, batch.input_segments, injection, deterministic=deterministic)
+        return self.decode(
+            encoded, batch.input_segments, batch.targets, batch.target_segments, injection, deterministic=deterministic
+        )
+
+    def encode(
+        self,
+        inputs: Int[Array, "B S"],
+        input_segments: Int[Array, "B S"],
+        injection: Injection | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B S E"]:
+        """The encoder's output."""
+        injection = injection or Injection()
+        x = layers.embed(inputs, self.shared.embedding, injection.tokens)
+        return self.encoder(x, input_segments, injection.kv, deterministic=deterministic)
+
+    def decode(
+        self,
+        encoded: Float[Array, "B S E"],
+        input_segments: Int[Array, "B S"],
+        targets: Int[Array, "B T"],
+        target_segments: Int[Array, "B T"],
+        injection: Injection | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B T V"]:
+        """Logits of whole targets, given the encoder's output."""
+        injection = injection or Injection()
+        tokens = shift_right(targets, target_segments, self.config.decoder_start_token_id)
+        # Padding sees its row's last segment: it is never scored, and a row of padding alone stays finite.
+        seen_as = jnp.where(target_segments > 0, target_segments, input_segments.max(axis=1, keepdims=True))
+        x, _ = self.decoder(
+            layers.embed(tokens, self.shared.embedding),
+            self_mask=layers.segment_mask(seen_as, seen_as, causal=True),
+            cross_mask=layers.segment_mask(seen_as, input_segments),
+            deterministic=deterministic,
+            encoded=encoded,
+            kv=injection.kv,
+        )
+        return self._logits(x)
+
+    def prefill(
+        self, batch: Batch, injection: Injection | None = None, *, max_length: int
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Reads the inputs; returns the logits of the first new token and the cache to go on with.
+
+        Args:
+            batch: only its inputs and their segments are read.
+            injection: the prompt.
+            max_length: how many tokens will be decoded at most; fixes the cache's shape.
+        """
+        cfg, injection = self.config, injection or Injection()
+        encoded = self.encode(batch.inputs, batch.input_segments, injection)
+        kernels = self.decoder.variables["params"]["block"]["cross_attention"]
+        cross_keys, cross_values = (
+            jnp.einsum("bse,lehd->lbshd", encoded, kernels[name]["kernel"]) for name in ("k", "v")
+        )
+        cross_mask = (batch.input_segments > 0)[:, None, None, :]
+        prefix, prefix_length = layers_first(injection.kv.get("cross"))
+        if prefix is not None:
+            put = jax.vmap(layers.with_prefix, in_axes=(0, 0, None, 0), out_axes=(0, 0, None))
+            cross_keys, cross_values, cross_mask = put(cross_keys, cross_values, cross_mask, prefix)
+        prefix, prefix_length = layers_first(injection.kv.get("decoder"))
+        shape = (cfg.num_decoder_layers, encoded.shape[0], prefix_length + max_length, cfg.num_heads, cfg.d_kv)
+        self_keys = self_values = jnp.zeros(shape, self.dtype)
+        if prefix is not None:
+            # One prompt for all rows lacks the batch axis.
+            rows = (array if array.ndim == 5 else array[:, None] for array in prefix)
+            self_keys, self_values = (self_keys.at[:, :, :prefix_length].set(array) for array in rows)
+        cache = Cache(
+            self_keys, self_values, cross_keys, cross_values, cross_mask, jnp.zeros((), jnp.int32), prefix_length
+        )
+        return self.decode_step(jnp.full(encoded.shape[0], cfg.decoder_start_token_id, jnp.int32), cache)
+
+    def decode_step(self, tokens: Int[Array, " B"], cache: Cache) -> tuple[Float[Array, "B V"], Cache]:
+        """Reads one more token a row; returns the logits of the next and the cache that includes it."""
+        slot = cache.length + cache.prefix_length
+        x, (keys, values) = self.decoder(
+            layers.embed(tokens[:, None], self.shared.embedding),
+            self_mask=(jnp.arange(cache.self_keys.shape[2]) <= slot)[None, None, None],
+            cross_mask=cache.cross_mask,
+            deterministic=True,
+            cache=cache,
+        )
+        put = jax.lax.dynamic_update_slice_in_dim
+        cache = dataclasses.replace(
+            cache,
+            self_keys=put(cache.self_keys, keys, slot, axis=2),
+            self_values=put(cache.self_values, values, slot, axis=2),
+            length=cache.length + 1,
+        )
+        return self._logits(x)[:, 0], cache
+
+    def _logits(self, x: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+        if self.config.scale_decoder_outputs:
+            x = x * self.config.d_model**-0.5
+        if not self.config.tied_head:
+            return self.lm_head(x)
+        return jnp.einsum("bte,ve->btv", x, self.shared.embedding, preferred_element_type=jnp.float32)
+
+
+def shift_right(targets: Int[Array, "B T"], segments: Int[Array, "B T"], start_token_id: int) -> Int[Array, "B T"]:
+    """What the decoder reads to predict the targets: each segment's start token, then its targets but the last."""
+    shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=start_token_id)
+    before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where((segments != before) & (segments > 0), start_token_id, shifted)

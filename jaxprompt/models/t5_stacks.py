@@ -1,0 +1,162 @@
+"""A T5's encoder and decoder stacks, its head, and what decoding keeps. Axis letters as in `jaxprompt.types`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxprompt.models import layers
+from jaxprompt.models.relative_position import RelativePositionBias
+from jaxprompt.models.t5_blocks import DecoderBlock, EncoderBlock
+from jaxprompt.models.t5_config import T5Config
+
+
+@struct.dataclass
+class Cache:
+    """What decoding keeps between steps. M is the number of slots: the prefix, then one a token.
+
+    Attributes:
+        self_keys: [L, B, M, H, D].
+        self_values: [L, B, M, H, D].
+        cross_keys: [L, B, K, H, D], computed once from the encoder's output.
+        cross_values: [L, B, K, H, D].
+        cross_mask: [B, 1, 1, K], True at the encoder positions a row may see.
+        length: tokens read so far, a scalar.
+        prefix_length: slots that the prompt's keys and values take, static.
+    """
+
+    self_keys: jax.Array
+    self_values: jax.Array
+    cross_keys: jax.Array
+    cross_values: jax.Array
+    cross_mask: jax.Array
+    length: jax.Array
+    prefix_length: int = struct.field(pytree_node=False, default=0)
+
+    def take_rows(self, rows: Int[Array, " R"]) -> Cache:
+        """The cache of the given rows, in that order; rows may repeat."""
+        at = lambda array, axis: jnp.take(array, rows, axis=axis)  # noqa: E731
+        return dataclasses.replace(
+            self,
+            self_keys=at(self.self_keys, 1),
+            self_values=at(self.self_values, 1),
+            cross_keys=at(self.cross_keys, 1),
+            cross_values=at(self.cross_values, 1),
+            cross_mask=at(self.cross_mask, 0),
+        )
+
+
+class Encoder(nn.Module):
+    """The encoder stack."""
+
+    config: T5Config
+    dtype: DTypeLike
+    remat: str
+    unroll: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B S E"], segments: Int[Array, "B S"], kv: Mapping[str, Any], *, deterministic: bool
+    ) -> Float[Array, "B S E"]:
+        """Encodes embedded input; `kv["encoder"]` is the prompt's part of every self-attention."""
+        cfg = self.config
+        prefix, prefix_length = layers_first(kv.get("encoder"))
+        bias = _relative_bias(cfg, self.dtype, bidirectional=True)(
+            jnp.arange(x.shape[1]), jnp.arange(-prefix_length, x.shape[1])
+        )
+        mask = layers.segment_mask(segments, segments)
+        dropout = layers.dropout(cfg.dropout_rate, deterministic)
+        block = layers.scanned(EncoderBlock, cfg.num_layers, 2, self.remat, self.unroll)
+        x, _ = block(cfg, self.dtype, deterministic, name="block")(dropout(x), prefix, mask, bias)
+        return dropout(layers.RMSNorm(cfg.layer_norm_epsilon, self.dtype, name="final_layer_norm")(x))
+
+
+class Decoder(nn.Module):
+    """The decoder stack, over whole targets or, given a cache, over each row's newest token."""
+
+    config: T5Config
+    dtype: DTypeLike
+    remat: str
+    unroll: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        self_mask: Bool[Array, "#B 1 T K"],
+        cross_mask: Bool[Array, "B 1 #T K"],
+        deterministic: bool,
+        encoded: Float[Array, "B S E"] | None = None,
+        kv: Mapping[str, Any] | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B T E"], tuple[jax.Array, jax.Array]]:
+        """Hidden states before the head, and the new tokens' keys and values, [L, B, T, H, D] each.
+
+        Without a cache, `kv` holds the prompt's part of self- and cross-attention and `encoded` the encoder's output;
+        a cache holds all of these already.
+        """
+        cfg = self.config
+        if cache is None:
+            self_prefix, prefix_length = layers_first((kv or {}).get("decoder"))
+            cross_prefix, _ = layers_first((kv or {}).get("cross"))
+            per_layer: tuple[Any, ...] = (self_prefix, cross_prefix, None, None)
+            queries, keys, slot = jnp.arange(x.shape[1]), jnp.arange(-prefix_length, x.shape[1]), None
+        else:
+            cached = (cache.self_keys, cache.self_values), (cache.cross_keys, cache.cross_values)
+            per_layer = (None, None, *cached)
+            queries = cache.length[None]
+            keys = jnp.arange(cache.self_keys.shape[2]) - cache.prefix_length
+            slot = cache.length + cache.prefix_length
+        bias = _relative_bias(cfg, self.dtype, bidirectional=False)(queries, keys)
+        dropout = layers.dropout(cfg.dropout_rate, deterministic)
+        block = layers.scanned(DecoderBlock, cfg.num_decoder_layers, 5, self.remat, self.unroll)
+        x, new = block(cfg, self.dtype, deterministic, name="block")(
+            dropout(x), per_layer, encoded, self_mask, cross_mask, bias, slot
+        )
+        return dropout(layers.RMSNorm(cfg.layer_norm_epsilon, self.dtype, name="final_layer_norm")(x)), new
+
+
+class Head(nn.Module):
+    """The output projection of an untied model."""
+
+    vocab_size: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+        """Logits in fp32."""
+        init = nn.initializers.normal(x.shape[-1] ** -0.5)
+        kernel = self.param("kernel", init, (x.shape[-1], self.vocab_size), self.dtype)
+        return jnp.einsum("bte,ev->btv", x, kernel, preferred_element_type=jnp.float32)
+
+
+def _relative_bias(cfg: T5Config, dtype: DTypeLike, *, bidirectional: bool) -> RelativePositionBias:
+    return RelativePositionBias(
+        cfg.num_heads,
+        cfg.relative_attention_num_buckets,
+        cfg.relative_attention_max_distance,
+        bidirectional,
+        cfg.d_model**-0.5,
+        dtype,
+        name="relative_attention_bias",
+    )
+
+
+def layers_first(prefix: tuple[jax.Array, jax.Array] | None) -> tuple[tuple[jax.Array, jax.Array] | None, int]:
+    """A stack's prompt keys and values with the layer axis in front, and their number P.
+
+    [L, P, H, D] stays; one prompt a row, [B, L, P, H, D], becomes [L, B, P, H, D].
+    """
+    if prefix is None:
+        return None, 0
+    keys, values = (jnp.moveaxis(array, 1, 0) if array.ndim == 5 else array for array in prefix)
+    return (keys, values), keys.shape[-3]

@@ -1,0 +1,1 @@
+"""Prompt methods, their initial values, and saved prompts."""

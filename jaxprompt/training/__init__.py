@@ -1,0 +1,1 @@
+"""Optimisers, losses, the training step and loop, checkpoints and runs."""

@@ -1,0 +1,184 @@
+"""The training loop: steps, metrics, evaluation, checkpoints and the best export, read top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from jaxprompt import trees
+from jaxprompt.data.pipeline import TrainBatches
+from jaxprompt.experiment import TrainConfig
+from jaxprompt.patching import PatchedModel
+from jaxprompt.training.checkpoint import Checkpoints
+from jaxprompt.training.metrics_log import MetricsLog
+from jaxprompt.training.optim import OptimConfig, make_optimizer, split_trainable
+from jaxprompt.training.step import init_state, make_train_step
+from jaxprompt.types import Params
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818
+    """A loss, gradient, update or score is not a finite number."""
+
+
+_ADVICE = (
+    "The last good checkpoint and the best export are kept; nothing of this step was saved. Lower optim.learning_rate, "
+    "set optim.clip_norm, or check the inputs for ids that name no virtual token"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What an evaluation found.
+
+    Attributes:
+        values: metrics by name.
+        selection: the number that chooses the best checkpoint; more is better.
+    """
+
+    values: Mapping[str, float]
+    selection: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What a run came to.
+
+    Attributes:
+        step: updates made; fewer than asked for where the run was told to stop early.
+        params: the last ones, `{'model': …, 'prompt': …}`.
+        best: `{"step": …, "selection": …, "values": {…}}` of the best evaluation, or None before the first.
+        seconds: wall time spent training, over all sittings of the run, evaluation and compilation included.
+        num_trainable: numbers in the trainable tree.
+        num_frozen: numbers in the frozen tree.
+    """
+
+    step: int
+    params: Params
+    best: dict[str, Any] | None
+    seconds: float
+    num_trainable: int
+    num_frozen: int
+
+
+def fit(
+    model: PatchedModel,
+    batches: TrainBatches,
+    *,
+    train: TrainConfig,
+    optim: OptimConfig,
+    workdir: Path,
+    seed: int,
+    eval_every: int,
+    evaluate: Callable[[Params], Score],
+    export: Callable[[Params, dict[str, Any]], None],
+    rules: trees.Rules[str] | None = None,
+    progress: bool = True,
+    stop_after: int | None = None,
+) -> Fitted:
+    """Trains what the rules name, or goes on where a run in the same directory stopped.
+
+    A resumed run ends bit-identical to one that never stopped, `metrics.jsonl` included: state, random key, position in
+    the data, best score and metrics not yet logged come from its newest checkpoint.
+
+    Args:
+        model: the patched model.
+        batches: training batches without end.
+        train: steps, loss, logging and checkpoints.
+        optim: the optimiser.
+        workdir: gets `metrics.jsonl` and `checkpoints/`, the newest ones; what scored best is what `export` kept.
+        seed: of initialisation and dropout.
+        eval_every: steps between evaluations; there is one at the end besides.
+        evaluate: scores parameters.
+        export: keeps parameters that scored best so far, the first of equals, with {"step", "selection", "values"}.
+        rules: ordered (regex, label) over paths, labels `train` and `freeze`; None: the prompt method's.
+        progress: whether to show a progress bar.
+        stop_after: save and return after this many updates in all, before `train.steps`.
+
+    Raises:
+        TrainingDiverged: a loss, gradient, update or score is not finite; the last good checkpoint is kept.
+        CheckpointMismatch: the directory's checkpoints belong to a run of other shapes.
+    """
+    rules = model.method.rules if rules is None else rules
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    trainable, frozen = split_trainable(model.init_params(init_key), rules)
+    optimizer = make_optimizer(optim, rules, trainable, train.steps)
+    state = init_state(trainable, optimizer, step_key)
+    train_step = make_train_step(model, optimizer, train.loss, dropout=train.dropout, accumulate=train.accumulate)
+    counts = _size(trainable), _size(frozen)
+    del trainable
+
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=train.keep_checkpoints))
+        done, best, earlier = 0, None, 0.0
+        window: list[Mapping[str, Any]] = []  # metrics of the steps since the last line about training
+        if checkpoints.latest_step() is not None:
+            state, record, done = checkpoints.restore(state)
+            batches.set_state(record["data"])
+            best, earlier, window = record["best"], record["seconds"], record["window"]
+        log = stack.enter_context(contextlib.closing(MetricsLog(workdir / "metrics.jsonl", done)))
+        began = time.monotonic()
+        last = train.steps if stop_after is None else min(train.steps, stop_after)
+        bar = stack.enter_context(
+            tqdm.tqdm(total=train.steps, initial=done, unit="step", disable=not progress, file=sys.stderr)
+        )
+        for step in range(done + 1, last + 1):
+            batch = next(batches)
+            state, metrics = train_step(state, frozen, batch)
+            window.append(metrics | {"padding_share": np.mean(batch.input_segments == 0)})
+            bar.update()
+            evaluates = step % eval_every == 0 or step == train.steps
+            saves = step % train.checkpoint_every == 0 or step == last
+            logs = step % train.log_every == 0 or evaluates
+            if logs or saves:
+                window = _finite(window, step)
+            if logs:
+                values = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
+                log.write(step, "train", values)
+                bar.set_postfix(loss=f"{values['loss']:.3g}", best=f"{best['selection']:.3f}" if best else "-")
+                window = []
+            if evaluates:
+                params = trees.merge(state.trainable, frozen)
+                score = evaluate(params)
+                if not math.isfinite(score.selection):
+                    raise TrainingDiverged(f"the evaluation after step {step} gave {dict(score.values)}. {_ADVICE}")
+                log.write(step, "validation", score.values)
+                if best is None or score.selection > best["selection"]:
+                    best = {"step": step, "selection": score.selection, "values": dict(score.values)}
+                    export(params, best)  # before the checkpoint that remembers it: a kill between repeats the export
+            if saves:
+                seconds = earlier + time.monotonic() - began
+                record = {"data": batches.get_state(), "best": best, "seconds": seconds, "window": window}
+                checkpoints.save(step, state, record)
+            done = step
+        checkpoints.wait()
+    params = trees.merge(state.trainable, frozen)
+    return Fitted(done, params, best, earlier + time.monotonic() - began, *counts)
+
+
+def _finite(window: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
+    """The metrics of the steps up to and with `step` as numbers; the only place where the loop waits for the device.
+
+    Raises:
+        TrainingDiverged: one of them is not finite; the message names the first such step.
+    """
+    rows: list[Mapping[str, Any]] = [
+        {name: float(value) for name, value in row.items()} for row in jax.device_get(list(window))
+    ]
+    for number, row in enumerate(rows, start=step - len(rows) + 1):
+        if broken := {name: value for name, value in row.items() if not math.isfinite(value)}:
+            raise TrainingDiverged(f"step {number} gave {broken}. {_ADVICE}")
+    return rows
+
+
+def _size(tree: Params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

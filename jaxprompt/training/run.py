@@ -1,0 +1,201 @@
+"""An experiment from its config to its summary: what `launch/train.py` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxprompt.data.tasks import Task, load_task
+from jaxprompt.evaluation.curves import plot_learning_curve
+from jaxprompt.evaluation.evaluate import evaluate
+from jaxprompt.experiment import ConfigError, Experiment
+from jaxprompt.models.initialize import new_model
+from jaxprompt.models.language_model import LanguageModel
+from jaxprompt.models.load import load_model
+from jaxprompt.patching import PatchedModel, patch
+from jaxprompt.prompts.model_tuning import ModelTuning
+from jaxprompt.training.loop import Fitted
+from jaxprompt.training.pretrain import pretrain
+from jaxprompt.training.train import TrainResult, check_scorable, train
+from jaxprompt.training.workdir import open_workdir, write_json
+from jaxprompt.types import Params
+
+Scores = dict[str, dict[str, float]]
+NO_PROMPT, HARD_PROMPT, TRAINED = "no prompt", "hard prompt", "trained prompt"
+SUMMARY = "summary.json"
+
+
+def run(
+    experiment: Experiment,
+    workdir: str | os.PathLike[str],
+    *,
+    progress: bool = True,
+    stop_after: int | None = None,
+) -> str:
+    """Runs or resumes an experiment; of one that is finished, says again what came of it.
+
+    Args:
+        experiment: all that the run depends on.
+        workdir: the run's directory.
+        progress: whether to show a progress bar.
+        stop_after: save and return after this many updates in all.
+
+    Returns:
+        What came of it, as text for people.
+
+    Raises:
+        ConfigError: the experiment is inconsistent, or the directory holds another one.
+    """
+    if (Path(workdir) / SUMMARY).exists():
+        directory = open_workdir(workdir, experiment)
+        return _report(json.loads((directory / SUMMARY).read_text()), directory)
+    task = None if experiment.corpus.objective else open_task(experiment)
+    lm = open_model(experiment)
+    if task is None:
+        directory = open_workdir(workdir, experiment)
+        fitted = pretrain(lm, experiment, directory, progress=progress, stop_after=stop_after)
+        if fitted.step < experiment.train.steps:
+            return _stopped(fitted, experiment)
+        return _finish(_summary(fitted), directory, directory / "model")
+
+    check_scorable(task, _final_split(experiment), experiment.eval)
+    method = experiment.prompt.build(task.format.labels)
+    model = patch(lm, method, experiment.prompt.template or task.format.input)
+    directory = open_workdir(workdir, experiment)
+    result = train(
+        model,
+        task,
+        directory,
+        train=experiment.train,
+        optim=experiment.optim,
+        eval=experiment.eval,
+        seed=experiment.seed,
+        train_split=experiment.task.train_split,
+        validation_split=experiment.task.validation_split,
+        max_train_examples=experiment.task.max_train_examples,
+        progress=progress,
+        stop_after=stop_after,
+    )
+    if result.fitted.step < experiment.train.steps:
+        return _stopped(result.fitted, experiment)
+    scores = final_scores(experiment, task, lm, result)
+    split = _final_split(experiment)
+    lines = {f"{name}, {split}": _mean(values) for name, values in scores.items() if name != TRAINED}
+    plot_learning_curve(directory / "metrics.jsonl", directory / "learning_curve.png", references=lines)
+    summary = _summary(result.fitted) | {"split": split, "scores": scores}
+    return _finish(summary, directory, result.best_dir)
+
+
+def open_model(experiment: Experiment) -> LanguageModel:
+    """The language model that an experiment names.
+
+    Raises:
+        ConfigError: it names none.
+        CheckpointError: it cannot be loaded.
+    """
+    config = experiment.model
+    if not config.path:
+        raise ConfigError("model.path is empty; name a checkpoint directory, or a hub name such as google/t5-base")
+    tokenizer = config.tokenizer or True
+    if config.from_scratch:
+        key = jax.random.key(experiment.seed)
+        return new_model(config.path, key, dtype=config.dtype, remat=config.remat, tokenizer=tokenizer)
+    return load_model(config.path, dtype=config.dtype, remat=config.remat, tokenizer=tokenizer)
+
+
+def open_task(experiment: Experiment) -> Task:
+    """The task that an experiment names, with the experiment's lengths.
+
+    Raises:
+        ValueError: there is no such task or source.
+    """
+    config = experiment.task
+    task = load_task(config.name or None, config.source or None, config.data_dir or None)
+    lengths = {key: getattr(config, key) for key in ("max_input_length", "max_target_length") if getattr(config, key)}
+    return dataclasses.replace(task, format=dataclasses.replace(task.format, **lengths))
+
+
+def final_scores(experiment: Experiment, task: Task, lm: LanguageModel, result: TrainResult) -> Scores:
+    """Metrics of the best export and, where asked for, of the frozen model without a prompt and with a hard one."""
+    split, options = _final_split(experiment), experiment.eval
+    contestants: dict[str, tuple[PatchedModel, Params]] = {}
+    if options.baselines:
+        templates = {NO_PROMPT: task.format.input, HARD_PROMPT: task.format.hard_prompt}
+        bare = {name: patch(lm, ModelTuning(), text) for name, text in templates.items() if text}
+        contestants = {name: (model, {"model": lm.params}) for name, model in bare.items()}
+    if result.model is None or result.params is None:
+        raise ValueError("there is no best export to score: the run stopped before its first evaluation")
+    contestants[TRAINED] = (result.model, result.params)
+    return {
+        name: evaluate(
+            model,
+            params,
+            task,
+            split,
+            batch_size=options.batch_size,
+            method=options.method,
+            max_examples=options.max_examples or None,
+        ).values
+        for name, (model, params) in contestants.items()
+    }
+
+
+def _final_split(experiment: Experiment) -> str:
+    return experiment.task.test_split or experiment.task.validation_split
+
+
+def _summary(fitted: Fitted) -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "step": fitted.step,
+        "best": fitted.best,
+        "num_trainable": fitted.num_trainable,
+        "num_frozen": fitted.num_frozen,
+        "seconds": fitted.seconds,
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "jax": jax.__version__,
+    }
+
+
+def _finish(summary: dict[str, Any], directory: Path, best_dir: Path) -> str:
+    """Writes the summary, which marks the run as finished and so comes last."""
+    saved = sum(file.stat().st_size for file in best_dir.rglob("*") if file.is_file())
+    summary = summary | {"export": best_dir.name, "saved_bytes": saved}
+    write_json(directory / SUMMARY, summary)
+    return _report(summary, directory)
+
+
+def _stopped(fitted: Fitted, experiment: Experiment) -> str:
+    return f"stopped after step {fitted.step} of {experiment.train.steps}; the same command goes on from there"
+
+
+def _mean(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _report(summary: dict[str, Any], directory: Path) -> str:
+    best_dir = directory / summary["export"]
+    if "scores" not in summary:
+        return f"step {summary['step']}, best validation {summary['best']}\nmodel: {best_dir}"
+    total = summary["num_trainable"] + summary["num_frozen"]
+    rows = [
+        (name, "  ".join(f"{metric} {100 * value:.1f} %" for metric, value in values.items()))
+        for name, values in summary["scores"].items()
+    ]
+    rows += [
+        ("trainable numbers", f"{summary['num_trainable']:,} ({100 * summary['num_trainable'] / total:.4f} %)"),
+        ("frozen numbers", f"{summary['num_frozen']:,}"),
+        ("saved export", f"{summary['saved_bytes'] / 1024:.0f} KiB in {best_dir}"),
+        ("best step", f"{summary['best']['step']} of {summary['step']}"),
+        ("training time", f"{summary['seconds']:.0f} s on {summary['device']}"),
+        ("learning curve", str(directory / "learning_curve.png")),
+        ("all of it", str(directory / SUMMARY)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    title = f"scores on the {summary['split']} split"
+    return "\n".join(["", title, "-" * len(title), *(f"{name:<{width}}  {text}" for name, text in rows)])

@@ -1,0 +1,72 @@
+"""Scores saved prompts on a split of a task.
+
+    python launch/evaluate.py --prompt=runs/quickstart/prompt --task=mini:sentiment --split=test --output=scores.json
+
+Several prompts, separated by commas, are scored one after the other. The model is the one that the prompt was trained
+on, unless --model says where that now stands; a prompt is never used with another model than its own.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from jaxprompt.cli import clear_errors, no_arguments
+
+PROMPT = flags.DEFINE_list("prompt", None, "Directories of saved prompts, separated by commas.")
+TASK = flags.DEFINE_string("task", None, "Where the examples are: mini:NAME, tfds:NAME or jsonl:DIR.")
+TASK_NAME = flags.DEFINE_string("task_name", "", "The task's format, where the source does not tell.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared TFDS data stands.")
+SPLIT = flags.DEFINE_string("split", "validation", "The split to score.")
+MODEL = flags.DEFINE_string("model", "", "The model's directory or hub name, if not the one the prompt names.")
+TOKENIZER = flags.DEFINE_string("tokenizer", "", "Where the tokenizer is, if not with the model.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and computation.")
+METHOD = flags.DEFINE_enum("method", "greedy", ["greedy", "rank"], "Decode answers, or rank the task's labels.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Rows at once.", lower_bound=1)
+MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Score only the first so many.", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the scores.")
+PREDICTIONS = flags.DEFINE_string("predictions", "", "A directory for predictions: 0.jsonl for the first prompt, …")
+TRACEBACK = flags.DEFINE_bool("traceback", False, "On an error, show where it was raised.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Loads prompts and task, scores, prints, writes."""
+    no_arguments(arguments)
+    with clear_errors(TRACEBACK.value):
+        import jax
+
+        import jaxprompt as jp
+        from jaxprompt.prompts.store import check_prompt
+        from jaxprompt.training.workdir import write_json
+
+        task = jp.load_task(TASK_NAME.value or None, TASK.value, DATA_DIR.value or None)
+        models = {}
+        report = {"task": TASK.value, "split": SPLIT.value, "method": METHOD.value, "prompts": {}}
+        for number, directory in enumerate(PROMPT.value):
+            injection, meta = jp.load_prompt(directory)
+            name = MODEL.value or meta.base_model.name
+            if name not in models:
+                models[name] = jp.load_model(name, dtype=DTYPE.value, tokenizer=TOKENIZER.value or True)
+            check_prompt(injection, meta, models[name])
+            model = jp.patch(models[name], jp.ExportedPrompt(injection), meta.template or None)
+            predictions = Path(PREDICTIONS.value) / f"{number}.jsonl" if PREDICTIONS.value else None
+            scores = jp.evaluate(
+                model,
+                model.init_params(jax.random.key(0)),
+                task,
+                SPLIT.value,
+                batch_size=BATCH_SIZE.value,
+                method=METHOD.value,
+                max_examples=MAX_EXAMPLES.value,
+                predictions_path=predictions,
+            )
+            report["prompts"][directory] = {"num_examples": scores.num_examples, **scores.values}
+            print(directory, json.dumps(report["prompts"][directory]))
+        if OUTPUT.value:
+            write_json(Path(OUTPUT.value), report)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["prompt", "task"])
+    app.run(main)

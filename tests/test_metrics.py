@@ -1,0 +1,89 @@
+import pytest
+import sklearn.metrics
+
+from jaxprompt.data.task_format import Example
+from jaxprompt.evaluation import metrics
+
+BINARY = ("no", "yes")
+CB = ("entailment", "contradiction", "neutral")
+
+
+def examples(*targets):
+    return [Example({}, target) if isinstance(target, str) else Example({}, target[0], target) for target in targets]
+
+
+def numbered(labels, numbers):
+    """Label numbers as text; a number beyond the labels becomes a text that is no label."""
+    return [labels[n] if n < len(labels) else "purple" for n in numbers]
+
+
+def test_accuracy_strips_and_takes_any_reference():
+    asked = examples("yes", "no", ("dog", "hound"), "no")
+    assert metrics.score(["accuracy"], [" yes ", "yes", "hound", "No"], asked, BINARY) == {"accuracy": 0.5}
+
+
+# Vectors published with T5's own metrics (google-research/text-to-text-transfer-transformer, metrics_test.py).
+def test_f1_matches_t5_on_invalid_predictions():
+    asked = examples(*numbered(BINARY, [0, 1, 1, 0]))
+    values = metrics.score(["f1"], numbered(BINARY, [0, 1, 2, 2]), asked, BINARY)
+    assert values == {"f1": pytest.approx(0.5)}
+
+
+def test_mean_f1_matches_t5():
+    asked = examples(*numbered(CB, [0, 1, 1, 2]))
+    values = metrics.score(["mean_f1"], numbered(CB, [0, 0, 2, 2]), asked, CB)
+    assert values == {"mean_f1": pytest.approx(0.4444444444444444)}
+
+
+def test_squad_metrics_match_t5():
+    asked = examples(("big moose", "hippo"), "correct1", ("correct2.1", "correct2.2"), ("a", "b"))
+    names = ["exact_match", "token_f1"]
+    assert metrics.score(names, ["a big  Moose!", "wrong", "correct2.2", "c"], asked) == {
+        "exact_match": pytest.approx(0.5),
+        "token_f1": pytest.approx(0.5),
+    }
+    values = metrics.score(names, ["abd"], examples(("abc abd", "$$$$")))
+    assert values == {"exact_match": 0.0, "token_f1": pytest.approx(2 / 3)}
+
+
+def test_normalize_answer_matches_t5():
+    # U+2018, a curly quote, is not ASCII punctuation, so the official script keeps it.
+    text = "`Needs\tA_LOT of the 'normalization'.\"\u2018"
+    assert metrics.normalize_answer(text) == "needs alot of normalization\u2018"
+
+
+def test_f1_and_mean_f1_match_sklearn_where_every_prediction_is_a_label():
+    targets, guesses = [0, 1, 2, 2, 1, 0, 0], [0, 2, 2, 1, 1, 1, 0]
+    values = metrics.score(["mean_f1"], numbered(CB, guesses), examples(*numbered(CB, targets)), CB)
+    assert values["mean_f1"] == pytest.approx(sklearn.metrics.f1_score(targets, guesses, average="macro"))
+    targets, guesses = [0, 1, 1, 0, 1], [1, 1, 0, 0, 1]
+    values = metrics.score(["f1"], numbered(BINARY, guesses), examples(*numbered(BINARY, targets)), BINARY)
+    assert values["f1"] == pytest.approx(sklearn.metrics.f1_score(targets, guesses))
+
+
+def test_all_predictions_outside_the_labels_score_zero_without_a_warning():
+    asked = examples("no", "yes", "no")
+    values = metrics.score(["accuracy", "f1", "mean_f1"], ["", "<extra_id_0>", "maybe"], asked, BINARY)
+    assert values == {"accuracy": 0.0, "f1": 0.0, "mean_f1": 0.0}
+
+
+def test_selection_score_is_the_mean():
+    assert metrics.selection_score({"accuracy": 0.5, "f1": 0.75}) == pytest.approx(0.625)
+    with pytest.raises(ValueError, match="at least one metric"):
+        metrics.selection_score({})
+
+
+@pytest.mark.parametrize(
+    ("names", "predictions", "asked", "labels", "message"),
+    [
+        (["acuracy"], ["a"], examples("a"), (), "unknown metrics"),
+        (["accuracy"], ["a", "b"], examples("a"), (), "2 for 1 examples"),
+        (["accuracy"], [], [], (), "0 for 0 examples"),
+        (["f1"], ["neutral"], examples("neutral"), CB, "two labels"),
+        (["mean_f1"], ["a"], examples("a"), (), "labels"),
+        (["mean_f1"], ["neutral"], examples("purple"), CB, "purple"),
+    ],
+)
+def test_errors_say_what_came(names, predictions, asked, labels, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.score(names, predictions, asked, labels)

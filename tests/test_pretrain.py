@@ -1,0 +1,116 @@
+"""Pre-training: span corruption, then LM adaptation, of a small T5 on the mini world's text."""
+
+import json
+
+import jax
+import nano
+import numpy as np
+import pytest
+from nano import quick_compilation  # noqa: F401
+
+from jaxprompt.evaluation.curves import read_curves
+from jaxprompt.experiment import Experiment
+from jaxprompt.models.load import load_model
+from jaxprompt.training.pretrain import corpus_batches, corpus_stream
+from jaxprompt.training.run import run
+
+CORPUS = {
+    "documents": 2000, "max_length": 40, "documents_per_row": 2, "row_length": 64, "row_targets": 32,
+    "validation_documents": 24,
+}  # fmt: skip
+
+
+def stage(objective, path, *, steps=24, scratch=False, **corpus):
+    return Experiment.from_dict(
+        {
+            "model": {"path": str(path), "from_scratch": scratch},
+            "prompt": {"method": "model_tuning"},
+            "corpus": CORPUS | {"objective": objective} | corpus,
+            "train": {
+                "steps": steps, "batch_size": 4, "dropout": False, "normalization": "tokens", "z_loss": 0.0,
+                "log_every": 8, "checkpoint_every": 10,
+            },
+            "optim": {"name": "adamw", "learning_rate": 0.01, "clip_norm": 1.0},
+            "eval": {"every": 12, "batch_size": 12},
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """Both stages, run to their ends: {objective: (experiment, workdir)}."""
+    root = tmp_path_factory.mktemp("pretraining")
+    span = stage("span_corruption", nano.write_architecture(root / "architecture"), scratch=True)
+    run(span, root / "span", progress=False)
+    lm = stage("prefix_lm", root / "span/model", max_targets=16, split_after=[".", "?"])
+    run(lm, root / "lm", progress=False)
+    return {"span_corruption": (span, root / "span"), "prefix_lm": (lm, root / "lm")}
+
+
+@pytest.mark.parametrize("objective", ["span_corruption", "prefix_lm"])
+def test_the_validation_loss_falls(stages, objective):
+    _, workdir = stages[objective]
+    curves = read_curves(workdir / "metrics.jsonl")
+    losses = dict(curves["validation", "token_cross_entropy"])
+    assert list(losses) == [12, 24]
+    first = curves["train", "loss"][0][1]
+    assert losses[24] < losses[12] < first
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert (summary["step"], summary["best"]["step"], summary["export"]) == (24, 24, "model")
+    assert summary["best"]["selection"] == -losses[24]
+    assert summary["num_frozen"] == 0
+
+
+def test_the_second_stage_starts_where_the_first_ended(stages):
+    """Its first loss is far below that of random weights, though the objective is another."""
+    first = [read_curves(workdir / "metrics.jsonl")["train", "loss"][0][1] for _, workdir in stages.values()]
+    assert first[1] < first[0]
+
+
+def test_the_result_is_an_ordinary_model_directory(stages):
+    _, workdir = stages["prefix_lm"]
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    ours = load_model(workdir / "model")
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(workdir / "model", local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(workdir / "model", local_files_only=True)
+    text = "The river is cold."
+    assert tokenizer(text)["input_ids"] == ours.tokenizer(text)["input_ids"]
+    batch = next(iter(corpus_batches(ours, stages["prefix_lm"][0].corpus, 4, 0)))
+    logits = jax.jit(lambda params, batch: ours.module.apply({"params": params}, batch))(ours.params, batch)
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=torch.tensor(batch.inputs, dtype=torch.long),
+            attention_mask=torch.tensor(batch.input_segments, dtype=torch.long),
+            labels=torch.tensor(batch.targets, dtype=torch.long),
+        ).logits.numpy()
+    real = batch.target_weights > 0
+    np.testing.assert_allclose(np.asarray(logits)[real], expected[real], rtol=0, atol=1e-4)
+
+
+def test_a_stopped_stage_goes_on_and_ends_the_same(stages, tmp_path):
+    experiment, whole = stages["span_corruption"]
+    assert run(experiment, tmp_path, progress=False, stop_after=14).startswith("stopped after step 14 of 24")
+    assert not (tmp_path / "summary.json").exists()
+    assert (tmp_path / "model").exists(), "the best so far"
+    report = run(experiment, tmp_path, progress=False)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    weights = [(workdir / "model/model.safetensors").read_bytes() for workdir in (whole, tmp_path)]
+    assert weights[0] == weights[1]
+    before = (tmp_path / "summary.json").read_bytes()
+    assert run(experiment, tmp_path, progress=False) == report
+    assert (tmp_path / "summary.json").read_bytes() == before
+
+
+def test_validation_text_is_fixed_and_held_out():
+    lm, corpus = nano.language_model(), stage("span_corruption", "x", validation_documents=8).corpus
+    once, again = ([np.array(batch.inputs) for batch in corpus_batches(lm, corpus, 4, 0)] for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
+    stream = corpus_stream(lm, corpus, 4, 0)
+    first, second = next(stream), next(stream)
+    stream.close()
+    assert first.inputs.shape == (4, 64)
+    assert first.targets.shape == (4, 32)
+    assert first.input_segments.max() == 2, "rows are packed"
+    assert not np.array_equal(first.inputs, second.inputs)
