@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from nano import quick_compilation  # noqa: F401
 
 from jaxprompt.experiment import Experiment
 from jaxprompt.planning.step_program import build_programs
@@ -12,13 +13,6 @@ from jaxprompt.planning.step_program import build_programs
 WEIGHTS = 11_135_332_352  # of T5 1.1 XXL
 # Fields of a batch that a step does not read are left out of its arguments.
 UNREAD = 1024
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def compiled(data, model, shard_data):

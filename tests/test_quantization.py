@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import t5_files
 from jax.sharding import NamedSharding, PartitionSpec
+from nano import quick_compilation  # noqa: F401
 from tiny_batches import EXACT, PROMPT, call, logits_and_gradient, random_tokens, relative_difference
 from tiny_families import CONTEXTS, batch_for
 
@@ -38,14 +39,6 @@ CONFIGS = {
     "t5": t5_files.CONFIG | {"vocab_size": 1792, "num_decoder_layers": 2},
     "gpt2": gpt2_files.CONFIG | {"vocab_size": 1792, "n_positions": 64},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    """XLA's optimisations, most of which take longer here than what they save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sharded_pairs
 from jax.sharding import PartitionSpec
+from nano import quick_compilation  # noqa: F401
 
 import jaxprompt as jp
 from jaxprompt import sharding
@@ -21,20 +22,12 @@ SOME = [case for number, case in enumerate(CASES) if number % 3 == (number // 3)
 
 
 @pytest.fixture(scope="module")
-def _quick_to_compile():
-    """What takes the time here is the compilation of programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
 def directories(tmp_path_factory):
     return sharded_pairs.write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
-def alone(_quick_to_compile, directories):
+def alone(directories):
     """On one device, by family and method."""
     return functools.cache(
         lambda family, method: sharded_pairs.outcome(sharded_pairs.load(directories[family]), method)
@@ -55,7 +48,6 @@ def test_the_cases_held_here_meet_every_method_and_mesh():
     assert {(case.family, case.method) for case in SOME} == {(case.family, case.method) for case in CASES}
 
 
-@pytest.mark.usefixtures("_quick_to_compile")
 def test_weights_that_train_stay_split_and_so_do_their_statistics(directories):
     method, outcomes = jp.PromptTuning(length=3, init="random"), []
     for mesh in (None, sharding.make_mesh(4, 2, devices=jax.devices())):
