@@ -47,5 +47,5 @@ def test_a_document_is_a_function_of_seed_number_and_mixture():
 
 
 def test_an_unknown_mixture_is_refused():
-    with pytest.raises(ValueError, match="no mixture 'wirting'; its mixtures are understanding, writing"):
+    with pytest.raises(ValueError, match="no mixture 'wirting'; its mixtures are understanding, miniature, writing"):
         mini.document(0, 0, "wirting")

@@ -78,7 +78,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         objectives = ("", "span_corruption", "prefix_lm", "causal_lm")
-        mixtures = ("understanding", "writing")
+        mixtures = ("understanding", "miniature", "writing")
         for name, known in (("objective", objectives), ("source", ("mini",)), ("mixture", mixtures)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"corpus.{name} is {getattr(self, name)!r}; {expected(getattr(self, name), known)}")

@@ -46,11 +46,17 @@ def locate(name: str, revision: str | None = None) -> Path:
         return directory
     if directory.exists():
         raise CheckpointError(f"{name} is a file; give the directory that holds config.json and the weights")
-    if (_EMBEDDED / name / "config.json").is_file() and "/" not in name:
-        return _EMBEDDED / name
+    if (own := embedded(name)) is not None:
+        return own
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise CheckpointError(f"there is no directory {name}, and it cannot be a hub name (ORGANISATION/MODEL)")
     return _download(name, revision)
+
+
+def embedded(name: str) -> Path | None:
+    """The directory of a model that comes with the package; None: there is none of that name."""
+    directory = _EMBEDDED / name
+    return directory if "/" not in name and (directory / "config.json").is_file() else None
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -17,7 +17,7 @@ from jaxprompt import trees
 from jaxprompt.models import t5_names
 from jaxprompt.models.assemble import Placement, assemble
 from jaxprompt.models.families import FAMILIES, Family
-from jaxprompt.models.hub import locate
+from jaxprompt.models.hub import embedded, locate
 from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.models.name_table import NameTable
 from jaxprompt.models.partition import param_shardings
@@ -168,13 +168,15 @@ def load_tokenizer(directory: str, model_type: str) -> Any:
     """The transformers tokenizer in a directory.
 
     Args:
-        directory: holds the tokenizer's files.
+        directory: holds the tokenizer's files; or the name of a model that comes with the package.
         model_type: whose tokenizer it is, where the files do not say.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded.
     """
     remedy = "give another directory as `tokenizer`, or False for none"
+    if not Path(directory).is_dir():
+        directory = str(embedded(directory) or directory)
     if not any((Path(directory) / file).is_file() for file in _TOKENIZER_FILES):
         raise CheckpointError(f"{directory} holds no tokenizer (none of {', '.join(_TOKENIZER_FILES)}); {remedy}")
 

@@ -22,6 +22,8 @@ __all__ = ["FORMATS", "SPLIT_SIZES", "document", "documents", "entities", "recor
 
 _RECORDS: Mapping[str, Callable[[str], list[dict[str, str]]]] = {
     "sentiment": reviews.records,
+    **{f"sentiment/{thing}": functools.partial(reviews.records, thing=thing) for thing in reviews.TOPICS},
+    "topic": reviews.topic_records,
     "entailment": matching.entailment_records,
     "paraphrase": matching.paraphrase_records,
     "table2text": descriptions.records,
@@ -47,8 +49,8 @@ def records(task: str, split: str) -> list[dict[str, str]]:
     """The examples of one split of a task, as flat text fields; the same on every call and machine.
 
     Args:
-        task: `sentiment`, `entailment`, `paraphrase`, `table2text`, `summarize`, `facts`, or one relation of it such as
-            `facts/country`.
+        task: `sentiment` or one kind of reviews such as `sentiment/film`, `topic`, `entailment`, `paraphrase`,
+            `table2text`, `summarize`, `facts`, or one relation of it such as `facts/country`.
         split: `train`, `validation` or `test`.
 
     Raises:
@@ -63,15 +65,21 @@ def entities(task: str, split: str) -> frozenset[str]:
     _check(task, split)
     if task.startswith("facts"):
         return facts.entities(split)
-    return frozenset({"sentiment": PEOPLE[split] + TITLES[split], "table2text": TITLES[split]}.get(task, PEOPLE[split]))
+    if _is_review(task):
+        return frozenset(PEOPLE[split] + TITLES[split])
+    return frozenset(TITLES[split] if task == "table2text" else PEOPLE[split])
 
 
 def templates(task: str, split: str) -> frozenset[str]:
     """The sentence templates that the records of a classification task's split are written in."""
     _check(task, split)
-    if task == "sentiment":
+    if _is_review(task):
         return frozenset(reviews.INTROS[split] + reviews.OPINIONS[split])
     if task in ("entailment", "paraphrase"):
         statements = (relation.statements[split] for relation in relations.RELATIONS.values())
         return frozenset(itertools.chain(*statements, relations.DENIALS[split]))
     raise ValueError(f"Only the classification tasks of mini hold whole templates apart, not {task!r}.")
+
+
+def _is_review(task: str) -> bool:
+    return task.partition("/")[0] in ("sentiment", "topic")

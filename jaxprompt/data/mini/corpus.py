@@ -19,6 +19,14 @@ MIXTURES: Mapping[str, tuple[tuple[Callable[[random.Random], str], float], ...]]
         (facts.document, 0.06),
         (stories.document, 0.06),
     ),
+    # What the tasks of the miniature of Lester et al. (2021) lean on, `configs/miniature.py`.
+    "miniature": (
+        (reviews.document, 0.50),
+        (facts.document, 0.30),
+        (matching.document, 0.10),
+        (stories.document, 0.05),
+        (descriptions.document, 0.05),
+    ),
     # What to know by heart and what to write: facts often enough to be remembered, and tables with their descriptions.
     "writing": (
         (facts.document, 0.40),

@@ -35,16 +35,24 @@ def _facts(name: str, input: str, relations: Sequence[str]) -> TaskFormat:
     )
 
 
-FORMATS: dict[str, TaskFormat] = {
-    "sentiment": TaskFormat(
-        name="sentiment",
+def _reviews(name: str, labels: Sequence[str], hard_prompt: str) -> TaskFormat:
+    return TaskFormat(
+        name=name,
         input="review: {review}",
         parse=_parser("review", target="label"),
-        labels=reviews.POLARITIES,
-        hard_prompt="Is this text positive or negative? {review}",
+        labels=tuple(labels),
+        hard_prompt=hard_prompt,
         max_input_length=96,
         max_target_length=4,
-    ),
+    )
+
+
+FORMATS: dict[str, TaskFormat] = {
+    **{
+        name: _reviews(name, reviews.POLARITIES, "Is this text positive or negative? {review}")
+        for name in ("sentiment", *(f"sentiment/{thing}" for thing in reviews.TOPICS))
+    },
+    "topic": _reviews("topic", reviews.TOPICS, "Is this a film, a book, an inn or a show? {review}"),
     "entailment": TaskFormat(
         name="entailment",
         input="hypothesis: {hypothesis} premise: {premise}",
@@ -87,4 +95,5 @@ FORMATS: dict[str, TaskFormat] = {
         for relation in facts.RELATIONS
     },
 }
-"""The tasks; of `facts`, also each relation as one of its own, which P-tuning trains a prompt for (Liu et al. 2021)."""
+"""The tasks. Of `facts` also each relation as one of its own, which P-tuning trains a prompt for (Liu et al. 2021); of
+`sentiment` also the reviews of each kind of thing, for prompts that are trained on one and tried on another."""

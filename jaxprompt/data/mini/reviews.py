@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from jaxprompt.data.mini.world import PEOPLE, SPLIT_SIZES, TITLES, finish, rng_for, words
 
@@ -29,6 +30,7 @@ THINGS = {
     "inn": words("room breakfast service garden bed view kitchen welcome"),
     "show": words("stage music dancing singing band lighting ending crowd"),
 }
+TOPICS = tuple(THINGS)
 
 INTROS = {
     "corpus": (
@@ -204,9 +206,9 @@ def _opinion(rng: random.Random, template: str, polarity: str, slots: dict[str, 
     return template.format(p=first, q=second, o=rng.choice(ADJECTIVES[other]), v=verb, a=a, b=b, **slots)
 
 
-def _slots(rng: random.Random, pool: str) -> dict[str, str]:
+def _slots(rng: random.Random, pool: str, thing: str | None = None) -> dict[str, str]:
     title = ("", "The ")[rng.random() < 0.5] + rng.choice(TITLES[pool])
-    return {"t": rng.choice(tuple(THINGS)), "N": title, "n": rng.choice(PEOPLE[pool])}
+    return {"t": thing or rng.choice(TOPICS), "N": title, "n": rng.choice(PEOPLE[pool])}
 
 
 def review(rng: random.Random, pool: str, polarity: str, slots: dict[str, str], opinions: int) -> str:
@@ -216,15 +218,30 @@ def review(rng: random.Random, pool: str, polarity: str, slots: dict[str, str], 
     return " ".join(sentences)
 
 
-def records(split: str) -> list[dict[str, str]]:
-    """Labelled reviews: `review`, and `label` in `POLARITIES`, half and half."""
-    rng = rng_for("sentiment", split)
+def records(split: str, thing: str | None = None) -> list[dict[str, str]]:
+    """Labelled reviews: `review`, and `label` in `POLARITIES`, half and half; of all kinds of things, or of one."""
+    rng = rng_for("sentiment", split, *filter(None, [thing]))
     seen: dict[str, str] = {}
     while len(seen) < SPLIT_SIZES[split]:
         polarity = POLARITIES[len(seen) % 2]
-        text = finish(review(rng, split, polarity, _slots(rng, split), rng.choice((2, 2, 3))))
-        seen.setdefault(text, polarity)
-    rows = [{"review": text, "label": label} for text, label in seen.items()]
+        slots = _slots(rng, split, thing)
+        seen.setdefault(finish(review(rng, split, polarity, slots, rng.choice((2, 2, 3)))), polarity)
+    return _shuffled(rng, seen)
+
+
+def topic_records(split: str) -> list[dict[str, str]]:
+    """Reviews, and as `label` what they are of, in `TOPICS`: each as often as the others."""
+    rng = rng_for("topic", split)
+    seen: dict[str, str] = {}
+    while len(seen) < SPLIT_SIZES[split]:
+        thing = TOPICS[len(seen) % len(TOPICS)]
+        slots = _slots(rng, split, thing)
+        seen.setdefault(finish(review(rng, split, rng.choice(POLARITIES), slots, rng.choice((2, 2, 3)))), thing)
+    return _shuffled(rng, seen)
+
+
+def _shuffled(rng: random.Random, labels: Mapping[str, str]) -> list[dict[str, str]]:
+    rows = [{"review": text, "label": label} for text, label in labels.items()]
     rng.shuffle(rows)
     return rows
 
