@@ -28,7 +28,8 @@ def get_config(argument: str = ""):
     return Experiment().to_config(
         model=models[stage],
         prompt={"method": "model_tuning"},
-        corpus={**corpora[stage], "mixture": "miniature", "validation_documents": 512},
+        corpus={**corpora[stage], "mixture": "miniature", "documents_per_row": 6,
+                "validation_documents": 512},
         train={"steps": 400 if stage == "span" else steps, "batch_size": 32, "dropout": False,
                "normalization": "tokens", "z_loss": 0.0, "log_every": 50, "checkpoint_every": 200},
         optim={"name": "adamw", "learning_rate": RATES[size], "schedule": "cosine", "warmup_steps": 50,

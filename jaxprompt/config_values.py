@@ -9,6 +9,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_PLURALS: dict[Any, str] = {str: "texts", int: "whole numbers", float: "numbers"}
+
 
 class ConfigError(ValueError):
     """A config that names something unknown, or gives it a value of the wrong kind."""
@@ -18,7 +20,7 @@ def from_dict(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
     """A dataclass out of nested plain values.
 
     Args:
-        cls: its fields are sections (dataclasses), numbers, texts, truth values, tuples of texts, or None.
+        cls: its fields are sections (dataclasses), numbers, texts, truth values, tuples of texts or numbers, or None.
         values: what differs from the defaults.
         path: of this section, with a dot behind it; for messages.
 
@@ -89,11 +91,17 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             return None
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-            raise ConfigError(f"{path} should be a list of texts, got {value!r}")
-        return tuple(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        kind = typing.get_args(hint)[0]
+        if not isinstance(value, list | tuple) or not all(_is(kind, part) for part in value):
+            raise ConfigError(f"{path} should be a list of {_PLURALS[kind]}, got {value!r}")
+        return tuple(map(kind, value))
+    if not _is(hint, value):
         raise ConfigError(f"{path} should be of type {hint.__name__}, got {value!r}")
-    return value
+    return float(value) if hint is float else value
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a plain value is of a kind; whole numbers are numbers, truth values are not."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)

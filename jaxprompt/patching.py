@@ -91,11 +91,21 @@ class PatchedModel:
         """What the prompt's parameters give: virtual tokens, keys and values."""
         return self.method.injection(params.get("prompt", {}), self.lm)
 
-    def _injected(
-        self, params: Params, deterministic: bool = True, rngs: dict[str, PRNGKeyArray] | None = None
+    def injected(
+        self,
+        params: Params,
+        injection: Injection,
+        deterministic: bool = True,
+        rngs: dict[str, PRNGKeyArray] | None = None,
     ) -> Injection:
-        """The same in the form that the rows of this model leave it to."""
-        injection = self.injection(params)
+        """An injection in the form that the rows of this model leave it to.
+
+        Args:
+            params: `{'model': …, …}`.
+            injection: of the prompt, or of several with a leading axis N.
+            deterministic: see `apply`.
+            rngs: see `apply`.
+        """
         if not self.as_prefix:
             return injection
         # Dropout of its own, which must not repeat what the rows draw.
@@ -125,7 +135,7 @@ class PatchedModel:
             deterministic: False applies the model's dropout.
             rngs: `{'dropout': key}` where dropout is applied.
         """
-        injection = self._injected(params, deterministic, rngs)
+        injection = self.injected(params, self.injection(params), deterministic, rngs)
         logits: Any = self.lm.module.apply(
             {"params": params["model"]}, batch, injection, deterministic=deterministic, rngs=rngs
         )
@@ -133,8 +143,14 @@ class PatchedModel:
 
     def prefill(self, params: Params, batch: Batch, max_length: int) -> tuple[Float[Array, "B V"], Any]:
         """Reads the inputs; logits of the first new token, and a cache with room for `max_length` tokens."""
+        return self.prefill_with(params, self.injected(params, self.injection(params)), batch, max_length)
+
+    def prefill_with(
+        self, params: Params, injection: Injection, batch: Batch, max_length: int
+    ) -> tuple[Float[Array, "B V"], Any]:
+        """The same with what `injected` gives, or with a leading axis B on it: each row has a prompt of its own."""
         return self.lm.module.apply(
-            {"params": params["model"]}, batch, self._injected(params), max_length=max_length, method="prefill"
+            {"params": params["model"]}, batch, injection, max_length=max_length, method="prefill"
         )
 
     def decode_step(self, params: Params, tokens: Int[Array, " B"], cache: Any) -> tuple[Float[Array, "B V"], Any]:

@@ -38,6 +38,29 @@ def make_batch(rows: Sequence[Feature], *, pad_id: int, length: int, target_leng
     return Batch(inputs, input_segments, targets, target_segments, weights, index, positions)
 
 
+def of_one_shape(batches: Sequence[Batch], pad_id: int) -> list[Batch]:
+    """Batches of as many rows, those of shorter ones padded on the right to the longest lengths among them.
+
+    Args:
+        batches: in numpy.
+        pad_id: the id that fills rows.
+    """
+    widths = {
+        field.name: max(getattr(batch, field.name).shape[1] for batch in batches)
+        for field in dataclasses.fields(Batch)
+        if field.name != "index" and getattr(batches[0], field.name) is not None
+    }
+
+    def widened(batch: Batch) -> Batch:
+        changes = {}
+        for name, width in widths.items():
+            array, fill = getattr(batch, name), pad_id if name in ("inputs", "targets") else 0
+            changes[name] = np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
+        return dataclasses.replace(batch, **changes)
+
+    return [widened(batch) for batch in batches]
+
+
 def choose_buckets(
     lengths: Sequence[int], batch_size: int, *, count: int = 4, multiple: int = 8, longest: int = 0
 ) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from jaxprompt.data.tasks import Task
 from jaxprompt.evaluation import metrics
 from jaxprompt.evaluation.decodable import DecodableModel
 from jaxprompt.evaluation.decode import generate, to_texts
+from jaxprompt.evaluation.ensemble import EnsembleModel
 from jaxprompt.evaluation.generation_config import GenerationConfig
 from jaxprompt.evaluation.probing import probe, vocabulary_ids
 from jaxprompt.evaluation.ranking import choice_ids, rank_choices
@@ -145,14 +146,82 @@ def score(
             batches that do not hold every example once.
     """
     answer = _answering(model, params, data.format, method, search)
+    return score_predictions(answer.texts(_answers(data, answer.results)), data)
+
+
+def score_members(
+    model: EnsembleModel,
+    params: Params,
+    data: EvalSet,
+    *,
+    method: str = "greedy",
+    search: Mapping[str, Any] | None = None,
+) -> list[Scores]:
+    """Scores N prompts, each by its own answers, in one forward pass over the replicated batch.
+
+    Args:
+        model: N prompts on one frozen model.
+        params: its `{'model': …, 'prompt': …}`, the prompt's leaves with a leading axis N.
+        data: from `eval_set`.
+        method: as for `evaluate`.
+        search: as for `evaluate`.
+
+    Raises:
+        ValueError: as for `score`.
+    """
+    answer = _answering(model, params, data.format, method, search)
+
+    def by_example(batch: Batch) -> jax.Array:
+        rows = answer.results(model.replicated(batch))
+        return rows.reshape(-1, model.size, *rows.shape[1:])
+
+    rows = _answers(data, by_example)
+    return [score_predictions(answer.texts(rows[:, member]), data) for member in range(model.size)]
+
+
+def label_scores(model: EnsembleModel, params: Params, data: EvalSet) -> np.ndarray:
+    """Log likelihoods of a task's labels under N prompts, for each of M examples: Float[ndarray, "N M C"], in nats.
+
+    Args:
+        model: N prompts on one frozen model.
+        params: as for `score_members`.
+        data: from `eval_set`.
+
+    Raises:
+        ValueError: the task has no labels.
+    """
+    if not data.format.labels:
+        raise ValueError(f"the task {data.format.name!r} has no labels to vote for by probability; use 'majority'")
+    choices = choice_ids(model, data.format.labels)
+
+    def by_example(batch: Batch) -> jax.Array:
+        rows = rank_choices(model, params, model.replicated(batch), choices)
+        return rows.reshape(-1, model.size, len(choices))
+
+    return _answers(data, by_example).swapaxes(0, 1)
+
+
+def _answers(data: EvalSet, results: Callable[[Batch], jax.Array]) -> np.ndarray:
+    """What each example's row comes to, in the order of the examples."""
     # Results stay on the device until the end, so that the host prepares batches while the device works.
-    numbers, results = [], []
+    numbers, rows = [], []
     for batch in data.batches:
         numbers.append(np.asarray(batch.index))
-        results.append(answer.results(batch))
-    predictions = answer.texts(_in_order(numbers, to_host(results), len(data.examples)))
-    examples, task_format = data.examples, data.format
+        rows.append(results(batch))
+    return _in_order(numbers, to_host(rows), len(data.examples))
 
+
+def score_predictions(predictions: list[str], data: EvalSet) -> Scores:
+    """Scores answers that are already there, one an example, such as those that an ensemble voted for.
+
+    Args:
+        predictions: in the order of the examples.
+        data: from `eval_set`.
+
+    Raises:
+        ValueError: some of the examples have right answers, and some do not.
+    """
+    examples, task_format = data.examples, data.format
     answered = [bool(example.target or example.references) for example in examples]
     if not any(answered):
         return Scores({}, predictions)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from jaxprompt.config_values import ConfigError, expected
+from jaxprompt.evaluation.ensemble import VOTES
 from jaxprompt.models.layers import REMAT_POLICIES
 from jaxprompt.models.quantization import SCHEMES
 from jaxprompt.training.loss import LossConfig
@@ -94,6 +95,10 @@ class TrainConfig:
         text_only: whether only a target's own text is learnt, and neither its end of text nor the mask before it, as
             P-tuning does on facts.
         patience: evaluations without a better score after which training ends; 0: it goes on to the last step.
+        num_prompts: prompts trained together, each as by itself: with its own start, order of the data, dropout and
+            best step. They share the frozen model and the time of a step.
+        seeds: of each prompt; empty: the run's `seed` and those behind it.
+        learning_rates: of each prompt; empty: `optim.learning_rate` for all.
         tune_model: whether the model's weights train together with the prompt, as P-tuning does on SuperGLUE.
         tensorboard: whether metrics go to `tensorboard/` in the run's directory too.
         wandb: the Weights & Biases project that metrics go to too; empty: none.
@@ -113,6 +118,9 @@ class TrainConfig:
     keep_checkpoints: int = 2
     text_only: bool = False
     patience: int = 0
+    num_prompts: int = 1
+    seeds: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
     tune_model: bool = False
     tensorboard: bool = False
     wandb: str = ""
@@ -129,7 +137,22 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be 0 or more")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"train.batch_size={self.batch_size} cannot be read in {self.accumulate} equal parts")
+        self._check_members()
         _ = self.loss  # which refuses values without a meaning
+
+    def _check_members(self) -> None:
+        if self.num_prompts < 1:
+            raise ConfigError(f"train.num_prompts is {self.num_prompts}; it must be at least 1")
+        for name in ("seeds", "learning_rates"):
+            if (given := len(getattr(self, name))) not in (0, self.num_prompts):
+                raise ConfigError(
+                    f"train.{name} has {given} values for train.num_prompts={self.num_prompts}; give one for each "
+                    "prompt, or none"
+                )
+        if any(not rate > 0 for rate in self.learning_rates):
+            raise ConfigError(f"train.learning_rates is {self.learning_rates}; rates are above 0")
+        if self.num_prompts > 1 and self.tune_model:
+            raise ConfigError("train.num_prompts shares one frozen model, which train.tune_model would train; set one")
 
     @property
     def loss(self) -> LossConfig:
@@ -150,6 +173,10 @@ class EvalConfig:
         length_penalty: exponent of the length.
         min_new_tokens: tokens before the text may end.
         early_stopping: whether a row's search ends with its first `num_beams` texts.
+        vote: how several prompts vote, a value of `evaluation.ensemble.VOTES`: `majority` of their answers, or of the
+            task's labels the one of largest `mean_probability`, or the best `ranked`.
+        transfer: other tasks that what was trained is tried on at the end, asked as the task was, each
+            `[NAME=]SOURCE[@SPLIT]`, such as `mini:sentiment/inn`; without a split, on the one that is scored.
         batch_size: rows a batch.
         max_examples: the first so many of the split; 0: all.
         baselines: whether the frozen model is scored too, without a prompt and with the task's hard prompt.
@@ -162,6 +189,8 @@ class EvalConfig:
     length_penalty: float = 1.0
     min_new_tokens: int = 0
     early_stopping: bool = False
+    vote: str = "majority"
+    transfer: tuple[str, ...] = ()
     batch_size: int = 64
     max_examples: int = 0
     baselines: bool = False
@@ -169,6 +198,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS_OF_ANSWERING:
             raise ConfigError(f"eval.method is {self.method!r}; {expected(self.method, METHODS_OF_ANSWERING)}")
+        if self.vote not in VOTES:
+            raise ConfigError(f"eval.vote is {self.vote!r}; {expected(self.vote, VOTES)}")
         if (self.method == "beam") != (self.num_beams > 1):
             raise ConfigError(
                 f"eval.method={self.method!r} does not go with eval.num_beams={self.num_beams}; beam search has two or "

@@ -20,6 +20,17 @@ from jaxprompt.patching import PatchedModel
 from jaxprompt.paths import as_path
 from jaxprompt.processes import Agreement
 from jaxprompt.training.checkpoint import Checkpoints
+from jaxprompt.training.members import (
+    Bests,
+    Member,
+    MemberBatches,
+    broken_members,
+    logged,
+    numbers,
+    of_members,
+    stacked_start,
+    take,
+)
 from jaxprompt.training.metric_writers import MetricWriters, require_libraries
 from jaxprompt.training.optim import OptimConfig, make_optimizer, split_trainable
 from jaxprompt.training.preemption import Preempted, Signals
@@ -62,10 +73,13 @@ class Fitted:
         finished: whether there is nothing left to do: all steps are made, or scores ceased to improve; False where the
             run was told to stop before.
         params: the last ones, `{'model': …, 'prompt': …}`.
-        best: `{"step": …, "selection": …, "values": {…}}` of the best evaluation, or None before the first.
+        best: `{"step": …, "selection": …, "values": {…}}` of the best evaluation, or None before the first; of several
+            prompts, the best one's, with its number as `"member"`.
         seconds: wall time spent training, over all sittings of the run, evaluation and compilation included.
-        num_trainable: numbers in the trainable tree.
+        num_trainable: numbers in the trainable tree, of one prompt where there are several.
         num_frozen: numbers in the frozen tree.
+        members: of several prompts, what `best` says of each.
+        lost: of several prompts, those whose training diverged, and how.
     """
 
     step: int
@@ -75,20 +89,23 @@ class Fitted:
     seconds: float
     num_trainable: int
     num_frozen: int
+    members: tuple[dict[str, Any] | None, ...] = ()
+    lost: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 def fit(
     model: PatchedModel,
-    batches: TrainBatches,
+    batches: TrainBatches | MemberBatches,
     *,
     train: TrainConfig,
     optim: OptimConfig,
     workdir: str | epath.PathLike,
     seed: int,
     eval_every: int,
-    evaluate: Callable[[Params], Score],
+    evaluate: Callable[[Params], Score | Sequence[Score]],
     export: Callable[[Params, dict[str, Any]], None],
     rules: trees.Rules[str] | None = None,
+    members: Sequence[Member] = (),
     progress: bool = True,
     stop_after: int | None = None,
 ) -> Fitted:
@@ -102,15 +119,18 @@ def fit(
 
     Args:
         model: the patched model.
-        batches: training batches without end.
+        batches: training batches without end; for several prompts, a batch of each at a time.
         train: steps, patience, loss, logging, checkpoints and traces.
         optim: the optimiser.
         workdir: gets `metrics.jsonl` and `checkpoints/`, the newest ones; what scored best is what `export` kept.
             `train` may ask for `tensorboard/`, `wandb/` and `profile/`.
         seed: of initialisation and dropout.
         eval_every: steps between evaluations; there is one at the end besides.
-        evaluate: scores parameters.
-        export: keeps parameters that scored best so far, the first of equals, with {"step", "selection", "values"}.
+        evaluate: scores parameters; those of several prompts, which are stacked, with a score for each.
+        export: keeps parameters that scored best so far, the first of equals, with {"step", "selection", "values"}; of
+            several prompts each one's, with {"member", "leads"} besides: its number, and whether it is the best of all.
+        members: several prompts to be trained together, see `training.members`; empty: one. One that diverges is left
+            out from then on, and the run goes on as long as there are others.
         rules: ordered (regex, label) over paths, labels `train` and `freeze`; None: the prompt method's.
         progress: whether to show a progress bar.
         stop_after: save and return after this many updates in all, before `train.steps`.
@@ -125,12 +145,15 @@ def fit(
     require_libraries(train)
     workdir = as_path(workdir)
     rules = model.method.rules if rules is None else rules
-    init_key, step_key = jax.random.split(jax.random.key(seed))
     mesh = model.mesh
     sharding.check_rows(train.batch_size // train.accumulate, mesh, "train.batch_size / train.accumulate")
-    trainable, frozen = split_trainable(model.init_params(init_key), rules)
-    optimizer = make_optimizer(optim, rules, trainable, train.steps)
-    state = init_state(trainable, optimizer, step_key, mesh)
+    if members:
+        trainable, frozen, keys = stacked_start(model, rules, members)
+    else:
+        init_key, keys = jax.random.split(jax.random.key(seed))
+        trainable, frozen = split_trainable(model.init_params(init_key), rules)
+    optimizer = make_optimizer(optim, rules, trainable, train.steps, rated=bool(members))
+    state = init_state(trainable, optimizer, keys, mesh, stacked=bool(members))
     train_step = make_train_step(
         model,
         optimizer,
@@ -139,8 +162,9 @@ def fit(
         accumulate=train.accumulate,
         unweighted=(model.config.eos_token_id, *model.target_start) if train.text_only else (),
         shardings=None if mesh is None else jax.tree.map(lambda leaf: leaf.sharding, state),
+        rates=[member.learning_rate / optim.learning_rate for member in members],
     )
-    counts = _size(trainable), _size(frozen)
+    counts = _size(trainable) // max(1, len(members)), _size(frozen)
     del trainable
     make_writable(workdir)
     require_space(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(state)), train.keep_checkpoints)
@@ -148,16 +172,15 @@ def fit(
     with contextlib.ExitStack() as stack:
         signals, agreement = stack.enter_context(Signals()), Agreement()
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=train.keep_checkpoints))
-        done, best, earlier, owed = 0, None, 0.0, False
+        done, earlier, owed = 0, 0.0, False
+        bests = Bests(members, train.patience * eval_every)
         window: list[Mapping[str, Any]] = []  # metrics of the steps since the last line about training
         if checkpoints.latest_step() is not None:
             state, record, done = checkpoints.restore(state)
             batches.set_state(record["data"])
-            best, earlier, window = record["best"], record["seconds"], record["window"]
+            earlier, window = record["seconds"], record["window"]
+            bests.restore(record)
             owed = record.get("owed", False)
-
-        def waits_in_vain(step: int) -> bool:
-            return bool(train.patience and best and step >= best["step"] + train.patience * eval_every)
 
         log = stack.enter_context(MetricWriters(workdir, done, train, owed=owed))
         profile = stack.enter_context(Profile(workdir / "profile", train.profile_from, train.profile_steps, done=done))
@@ -166,25 +189,41 @@ def fit(
         bar = stack.enter_context(Progress(train.steps, done, shown=progress))
 
         def assess(step: int) -> None:
-            nonlocal best
-            params = trees.merge(state.trainable, frozen)
-            score = evaluate(params)
-            if not math.isfinite(score.selection):
-                raise TrainingDiverged(f"the evaluation after step {step} gave {dict(score.values)}. {_ADVICE}")
-            log.write(step, "validation", score.values)
-            if best is None or score.selection > best["selection"]:
-                best = {"step": step, "selection": score.selection, "values": dict(score.values)}
-                export(params, best)  # before the checkpoint that remembers it: a kill between repeats the export
+            found = evaluate(trees.merge(state.trainable, frozen))
+            scores = [found] if isinstance(found, Score) else list(found)
+            for number, score in enumerate(scores):
+                if not math.isfinite(score.selection):
+                    diverged(number, f"the evaluation after step {step} gave {dict(score.values)}")
+            values = of_members([score.values for score in scores]) if members else scores[0].values
+            log.write(step, "validation", logged([values], bests.lost, each=list(values)))
+            for number, score in enumerate(scores):
+                if (best := bests.improved(number, step, score.selection, score.values)) is not None:
+                    own = take(state.trainable, number) if members else state.trainable
+                    # Before the checkpoint that remembers it: a kill between repeats the export.
+                    export(trees.merge(own, frozen), best)
             bar.restart()
+
+        def diverged(number: int, how: str) -> None:
+            bests.lost.setdefault(number, how)
+            if len(bests.lost) >= max(1, len(members)):
+                raise TrainingDiverged(f"{how}. {_ADVICE}")
+
+        def finite(window: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
+            """Metrics of the steps up to and with `step` as numbers; only here the loop waits for the device."""
+            rows: list[Mapping[str, Any]] = [numbers(row) for row in jax.device_get(list(window))]
+            for at, row in enumerate(rows, start=step - len(rows) + 1):
+                for number, broken in broken_members(row).items():
+                    diverged(number, f"step {at} gave {broken}")
+            return rows
 
         if owed:
             assess(done)
         stops = agreement.any(signals.received is not None)
         _, shares = sharding.data_share(mesh)
         for step in range(done + 1, last + 1):
-            if stops or waits_in_vain(done):
+            if stops or bests.wait_in_vain(done):
                 break
-            batch = next(batches)
+            batch: Any = next(batches)
             with profile.before(step):
                 state, metrics = train_step(state, frozen, sharding.place_local_rows(batch, mesh))
             profile.after(step, state)
@@ -195,13 +234,13 @@ def fit(
             saves = step % train.checkpoint_every == 0 or step == last or stops
             logs = step % train.log_every == 0 or evaluates
             if logs or saves:
-                window = _finite(window, step)
+                window = finite(window, step)
             if logs:
-                values = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
+                values = logged(window, bests.lost)
                 log.write(step, "train", values)
                 rates = bar.rates()
                 log.write_rates(step, "speed", rates)
-                shown = f"{best['selection']:.3f}" if best else "-"
+                shown = f"{best['selection']:.3f}" if (best := bests.overall) else "-"
                 bar.show(rates, loss=f"{values['loss']:.3g}", best=shown)
                 window = []
             owed = evaluates and stops and step < train.steps  # who is told to stop may not have the time
@@ -209,9 +248,10 @@ def fit(
                 assess(step)
                 # Evaluation takes long, and leaves no window to look through.
                 stops = agreement.any(signals.received is not None)
-            if saves or stops or waits_in_vain(step):
+            if saves or stops or bests.wait_in_vain(step):
                 seconds = earlier + time.monotonic() - began
-                record = {"data": batches.get_state(), "best": best, "seconds": seconds, "window": window, "owed": owed}
+                record = {"data": batches.get_state(), "seconds": seconds, "window": window, "owed": owed}
+                record |= bests.record()
                 log.flush()
                 checkpoints.save(step, state, record)
             done = step
@@ -221,27 +261,16 @@ def fit(
         by = "another process" if signals.received is None else signals.received.name
         raise Preempted(f"stopped by {by} {saved}; the same command goes on from there")
     params = trees.merge(state.trainable, frozen)
-    finished = done >= train.steps or waits_in_vain(done)
-    return Fitted(done, finished, params, best, earlier + time.monotonic() - began, *counts)
+    finished = done >= train.steps or bests.wait_in_vain(done)
+    seconds = earlier + time.monotonic() - began
+    each = tuple(bests.each) if members else ()
+    return Fitted(done, finished, params, bests.overall, seconds, *counts, members=each, lost=bests.lost)
 
 
-def _finite(window: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
-    """The metrics of the steps up to and with `step` as numbers; the only place where the loop waits for the device.
-
-    Raises:
-        TrainingDiverged: one of them is not finite; the message names the first such step.
-    """
-    rows: list[Mapping[str, Any]] = [
-        {name: float(value) for name, value in row.items()} for row in jax.device_get(list(window))
-    ]
-    for number, row in enumerate(rows, start=step - len(rows) + 1):
-        if broken := {name: value for name, value in row.items() if not math.isfinite(value)}:
-            raise TrainingDiverged(f"step {number} gave {broken}. {_ADVICE}")
-    return rows
-
-
-def _num_tokens(batch: Batch, *, causal: bool) -> int:
+def _num_tokens(batch: Batch | tuple[Batch, ...], *, causal: bool) -> int:
     """Tokens that the model reads, padding left out; the targets of causal rows are among their inputs."""
+    if isinstance(batch, tuple):
+        return sum(_num_tokens(one, causal=causal) for one in batch)
     rows = [batch.input_segments] if causal else [batch.input_segments, batch.target_segments]
     return sum(int(np.count_nonzero(segments)) for segments in rows)
 

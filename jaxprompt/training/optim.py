@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -168,7 +169,9 @@ def make_optimizer(
     rules: trees.Rules[str],
     trainable: Params,
     num_steps: int | None = None,
-) -> optax.GradientTransformation:
+    *,
+    rated: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     """The optimiser of a trainable tree.
 
     Its state maps cleanly under `jax.vmap`: with N prompts, map `init` and `update` over the leading axis, and every
@@ -180,6 +183,7 @@ def make_optimizer(
             `split_trainable` has checked the whole list.
         trainable: the tree to optimise, of arrays or of abstract values; without the leading axis of N prompts.
         num_steps: updates in the whole run, for schedules that end.
+        rated: whether `update` takes `rate`, by which it multiplies the learning rate: that of one prompt of several.
 
     Returns:
         An optax transformation. Leaves labelled `freeze` get updates of exactly 0 and no state. (`optax.masked` would
@@ -205,11 +209,11 @@ def make_optimizer(
                 f"use one of these labels or {FREEZE!r} in the rules"
             )
         elif label not in groups:
-            groups[label] = _transformation(configs[label], num_steps)
+            groups[label] = _transformation(configs[label], num_steps, rated)
     return optax.partition(groups, trees.unflatten(labels))
 
 
-def _transformation(config: OptimConfig, num_steps: int | None) -> optax.GradientTransformation:
+def _transformation(config: OptimConfig, num_steps: int | None, rated: bool) -> optax.GradientTransformation:
     mode = config.weight_decay_mode or _DECAY_MODES[config.name]
     decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
     chain: list[optax.GradientTransformation] = []
@@ -221,6 +225,8 @@ def _transformation(config: OptimConfig, num_steps: int | None) -> optax.Gradien
     if mode == "learning_rate":
         chain += decay
     chain.append(optax.scale_by_schedule(make_schedule(config, num_steps)))
+    if rated:
+        chain.append(_scale_by_rate())
     if config.name == "adafactor":
         if config.multiply_by_parameter_scale:
             chain.append(optax.scale_by_param_block_rms())
@@ -229,6 +235,14 @@ def _transformation(config: OptimConfig, num_steps: int | None) -> optax.Gradien
     if mode == "absolute":
         chain += decay
     return optax.chain(*chain, optax.scale(-1.0))
+
+
+def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
+    def update(updates: Any, state: Any, params: Any = None, *, rate: Any, **others: Any) -> tuple[Any, Any]:
+        del params, others
+        return jax.tree.map(lambda leaf: leaf * rate, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _direction(config: OptimConfig) -> list[optax.GradientTransformation]:

@@ -12,28 +12,23 @@ from etils import epath
 
 from jaxprompt.data.lama import read_vocabulary
 from jaxprompt.data.tasks import Task, load_task
-from jaxprompt.data.template import Template
 from jaxprompt.evaluation.curves import plot_learning_curve
-from jaxprompt.evaluation.evaluate import evaluate
 from jaxprompt.evaluation.probing import restrict
 from jaxprompt.evaluation.text_metrics import UNBOUNDED
 from jaxprompt.experiment import ConfigError, Experiment
 from jaxprompt.models.initialize import new_model
 from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.models.load import load_model
-from jaxprompt.patching import PatchedModel, patch
+from jaxprompt.patching import patch
 from jaxprompt.paths import as_path, total_bytes
 from jaxprompt.processes import is_main, main_says
-from jaxprompt.prompts.model_tuning import ModelTuning
 from jaxprompt.sharding import DATA, MODEL, check_rows, make_mesh
 from jaxprompt.training.loop import Fitted
 from jaxprompt.training.pretrain import pretrain
-from jaxprompt.training.train import TrainResult, check_scorable, train
+from jaxprompt.training.scoring import BEST, ENSEMBLE, TRAINED, final_split, summarize_scores
+from jaxprompt.training.train import MEMBERS, check_scorable, train
 from jaxprompt.training.workdir import open_workdir, write_json
-from jaxprompt.types import Params
 
-Scores = dict[str, dict[str, float]]
-NO_PROMPT, HARD_PROMPT, TRAINED = "no prompt", "hard prompt", "trained prompt"
 SUMMARY = "summary.json"
 
 
@@ -70,7 +65,7 @@ def run(
             return _stopped(fitted, experiment)
         return _finish(_summary(fitted, lm), directory, directory / "model")
 
-    check_scorable(task, _final_split(experiment), experiment.eval)
+    check_scorable(task, final_split(experiment), experiment.eval)
     method = experiment.prompt.build(task.format.labels)
     model = patch(lm, method, experiment.prompt.template or task.format.input, prepend=experiment.prompt.prepend)
     left_out: dict[str, int] = {}
@@ -93,13 +88,14 @@ def run(
     )
     if not result.fitted.finished:
         return _stopped(result.fitted, experiment)
-    scores = final_scores(experiment, task, lm, result)
-    split = _final_split(experiment)
-    drawn = {name: _drawn(values, experiment.eval.metric) for name, values in scores.items() if name != TRAINED}
+    found = summarize_scores(experiment, task, lm, result)
+    split = found["split"]
+    rows = {name: values for name, values in found["scores"].items() if name not in (TRAINED, BEST)}
+    drawn = {name: _drawn(values, experiment.eval.metric) for name, values in rows.items()}
     lines = {f"{name}, {metric}, {split}": value for name, of in drawn.items() for metric, value in of.items()}
     if is_main():
         plot_learning_curve(directory / "metrics.jsonl", directory / "learning_curve.png", references=lines)
-    summary = _summary(result.fitted, lm) | {"split": split, "scores": scores}
+    summary = _summary(result.fitted, lm) | found
     if any(left_out.values()):
         summary["left_out"] = left_out
     return _finish(summary, directory, result.best_dir)
@@ -149,37 +145,6 @@ def open_task(experiment: Experiment) -> Task:
     return dataclasses.replace(task, format=dataclasses.replace(task.format, **changes))
 
 
-def final_scores(experiment: Experiment, task: Task, lm: LanguageModel, result: TrainResult) -> Scores:
-    """Metrics of the best export and, where asked for, of the frozen model without a prompt and with a hard one."""
-    split, options = _final_split(experiment), experiment.eval
-    contestants: dict[str, tuple[PatchedModel, Params]] = {}
-    if options.baselines:
-        template = Template.parse(experiment.prompt.template or task.format.input)
-        templates = {NO_PROMPT: template.without_slots(), HARD_PROMPT: task.format.hard_prompt}
-        bare = {name: patch(lm, ModelTuning(), text) for name, text in templates.items() if text}
-        contestants = {name: (model, {"model": lm.params}) for name, model in bare.items()}
-    if result.model is None or result.params is None:
-        raise ValueError("there is no best export to score: the run stopped before its first evaluation")
-    contestants[TRAINED] = (result.model, result.params)
-    return {
-        name: evaluate(
-            model,
-            params,
-            task,
-            split,
-            batch_size=options.batch_size,
-            method=options.method,
-            search=options.search,
-            max_examples=options.max_examples or None,
-        ).values
-        for name, (model, params) in contestants.items()
-    }
-
-
-def _final_split(experiment: Experiment) -> str:
-    return experiment.task.test_split or experiment.task.validation_split
-
-
 def _summary(fitted: Fitted, lm: LanguageModel) -> dict[str, Any]:
     data, model = (1, 1) if lm.mesh is None else lm.mesh.devices.shape
     return {
@@ -196,7 +161,7 @@ def _summary(fitted: Fitted, lm: LanguageModel) -> dict[str, Any]:
 
 def _finish(summary: dict[str, Any], directory: epath.Path, best_dir: epath.Path) -> str:
     """Writes the summary, which marks the run as finished and so comes last."""
-    exports = {best_dir, *(directory / name for name in ("prompt", "model") if (directory / name).exists())}
+    exports = {best_dir, *(directory / name for name in ("prompt", MEMBERS, "model") if (directory / name).exists())}
     saved = sum(map(total_bytes, exports))
     summary = summary | {"export": best_dir.name, "saved_bytes": saved}
     write_json(directory / SUMMARY, summary)
@@ -216,15 +181,19 @@ def _written(metric: str, value: float) -> str:
     return f"{metric} {value:.3f}" if metric in UNBOUNDED else f"{metric} {100 * value:.1f} %"
 
 
+def _all_written(values: Mapping[str, float]) -> str:
+    return "  ".join(_written(metric, value) for metric, value in values.items())
+
+
 def _report(summary: dict[str, Any], directory: epath.Path) -> str:
     best_dir = directory / summary["export"]
     if "scores" not in summary:
         return f"step {summary['step']}, best validation {summary['best']}\nmodel: {best_dir}"
     total = summary["num_trainable"] + summary["num_frozen"]
-    rows = [
-        (name, "  ".join(_written(metric, value) for metric, value in values.items()))
-        for name, values in summary["scores"].items()
-    ]
+    rows = [(name, _all_written(values)) for name, values in summary["scores"].items()]
+    for other, found in summary.get("transfer", {}).items():
+        said = {name: values for name, values in found["rows"].items() if name in (TRAINED, ENSEMBLE)}
+        rows += [(f"{other}, {name}", _all_written(values)) for name, values in said.items()]
     if left_out := summary.get("left_out"):
         facts = ", ".join(f"{count} of {split}" for split, count in left_out.items())
         rows.append(("left out", f"{facts}: their answers are not one token of the vocabulary"))

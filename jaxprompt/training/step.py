@@ -25,6 +25,8 @@ TrainStep = Callable[["TrainState", Params, Batch], tuple["TrainState", dict[str
 class TrainState:
     """What a step changes, and all that a checkpoint needs besides the position in the data.
 
+    Of N prompts that train together, all but `step` have a leading axis N.
+
     Attributes:
         step: updates made so far.
         trainable: the trainable tree, such as `{'prompt': {'embedding': [P, E]}}`, fp32.
@@ -39,7 +41,12 @@ class TrainState:
 
 
 def init_state(
-    trainable: Params, optimizer: optax.GradientTransformation, key: PRNGKeyArray, mesh: Mesh | None = None
+    trainable: Params,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    mesh: Mesh | None = None,
+    *,
+    stacked: bool = False,
 ) -> TrainState:
     """The state before the first step; the trainable leaves are copied to fp32, for the step donates its state.
 
@@ -48,11 +55,13 @@ def init_state(
         optimizer: for that tree.
         key: the run's random key.
         mesh: where the state goes, see `state_shardings`; None: the default device.
+        stacked: whether tree and key are those of N prompts, with a leading axis N; each gets statistics of its own.
     """
+    start = jax.vmap(optimizer.init) if stacked else optimizer.init
 
     def init(trainable: Params, key: PRNGKeyArray) -> TrainState:
         trainable = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), trainable)
-        return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable), key)
+        return TrainState(jnp.zeros((), jnp.int32), trainable, start(trainable), key)
 
     if mesh is None:
         return init(trainable, key)
@@ -91,13 +100,14 @@ def state_shardings(state: TrainState, trainable: Params, mesh: Mesh) -> Any:
 
 def make_train_step(
     model: PatchedModel,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | optax.GradientTransformationExtraArgs,
     loss: LossConfig,
     *,
     dropout: bool = True,
     accumulate: int = 1,
     unweighted: Sequence[int] = (),
     shardings: Any = None,
+    rates: Sequence[float] = (),
 ) -> TrainStep:
     """The jitted step (state, frozen, batch) -> (state, metrics).
 
@@ -109,6 +119,8 @@ def make_train_step(
         accumulate: the batch is read in so many parts of equal size, their gradients summed before the one update.
         unweighted: ids whose prediction is not learnt, such as the end of text.
         shardings: where the state lies on the model's mesh (`state_shardings`), and is to stay.
+        rates: for N prompts that train together, what multiplies the learning rate of each. The state is then stacked,
+            `batch` a tuple of N batches of one shape, each metric an array [N], and the optimizer `rated`.
 
     Returns:
         A function that donates its state. Its metrics are the scalars of `LossSums.metrics`, `grad_norm`,
@@ -124,7 +136,9 @@ def make_train_step(
         _, sums = cross_entropy(logits, batch.targets, weights, loss, batch.target_segments)
         return sums.numerator, sums
 
-    def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(
+        state: TrainState, frozen: Params, batch: Batch, **rate: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         gradient = jax.grad(loss_sums, has_aux=True)
         if accumulate == 1:
@@ -139,7 +153,7 @@ def make_train_step(
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
             (grads, sums), _ = jax.lax.scan(add, zeros, (parts, keys))
         grads = jax.tree.map(lambda leaf: leaf / sums.denominator, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable, **rate)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = sums.metrics() | {
             "grad_norm": optax.tree.norm(grads),
@@ -148,9 +162,19 @@ def make_train_step(
         }
         return TrainState(state.step + 1, trainable, opt_state, state.key), metrics
 
+    def stacked_step(
+        state: TrainState, frozen: Params, batches: tuple[Batch, ...]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+        one = lambda state, batch, rate: train_step(state, frozen, batch, rate=rate)  # noqa: E731
+        axes: dict[str, Any] = {"step": None, "trainable": 0, "opt_state": 0, "key": 0}
+        by_prompt = TrainState(**axes)
+        return jax.vmap(one, in_axes=(by_prompt, 0, 0), out_axes=(by_prompt, 0))(state, batch, jnp.asarray(rates))
+
+    step: Any = stacked_step if rates else train_step
     if shardings is None or model.mesh is None:
-        return jax.jit(train_step, donate_argnums=0)
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(model.mesh)))
+        return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(model.mesh)))
 
 
 def _rms(tree: Any) -> jax.Array:

@@ -16,8 +16,10 @@ from jaxprompt.data.pipeline import TrainBatches, train_batches
 from jaxprompt.data.task_format import Example, TaskFormat
 from jaxprompt.data.tasks import Task
 from jaxprompt.evaluation import metrics
-from jaxprompt.evaluation.evaluate import eval_set, score
+from jaxprompt.evaluation.ensemble import EnsembleModel
+from jaxprompt.evaluation.evaluate import Scores, eval_set, score, score_members
 from jaxprompt.experiment import ConfigError, EvalConfig, TrainConfig
+from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.models.load import load_model
 from jaxprompt.models.quantization import in_dtype
 from jaxprompt.models.save import recover_hf, replace_hf
@@ -28,8 +30,12 @@ from jaxprompt.prompts.model_tuning import ModelTuning
 from jaxprompt.prompts.store import BaseModel, PromptMeta, check_prompt, load_prompt, save_prompt
 from jaxprompt.sharding import data_share, replicate
 from jaxprompt.training.loop import Fitted, Score, fit
+from jaxprompt.training.members import MemberBatches, members_of, stack
 from jaxprompt.training.optim import FREEZE, TUNE_MODEL, OptimConfig, preset
 from jaxprompt.types import Params
+
+MEMBERS = "prompts"
+"""Where a run that trains several prompts keeps the best of each, by number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +77,8 @@ def train(
         model: from `patch`; its template must name the task's fields.
         task: from `load_task`.
         workdir: a directory of the run's own; gets `metrics.jsonl`, `checkpoints/` and the best export, `prompt/` or
-            `model/` (with `train.tune_model` both), which replaces one that is there.
+            `model/` (with `train.tune_model` both), which replaces one that is there. Of several prompts, `prompts/0`,
+            `prompts/1`, … hold each one's best, and `prompt/` the best of them.
         train: steps, batch, loss, checkpoints, whether the model's weights train beside the prompt.
         optim: default: the optimiser of Lester et al. (2021).
         eval: evaluation on the validation split.
@@ -100,8 +107,22 @@ def train(
         model, task, validation_split, batch_size=eval.batch_size, max_examples=eval.max_examples or None
     )
 
-    def evaluate(params: Params) -> Score:
-        scores = score(model, in_model_dtype(model, params), validation, method=eval.method, search=eval.search)
+    members = members_of(train, optim, seed)
+    if members and _is_bare(model):
+        raise ConfigError(
+            f"train.num_prompts={train.num_prompts} prompts share one frozen model, and with {model.method.name} every "
+            "weight of it trains; set train.num_prompts=1"
+        )
+    ensemble = EnsembleModel(model, len(members))
+
+    def evaluate(params: Params) -> Score | list[Score]:
+        weights = in_model_dtype(model, params)
+        if members:
+            each = score_members(ensemble, weights, validation, method=eval.method, search=eval.search)
+            return [as_score(scores) for scores in each]
+        return as_score(score(model, weights, validation, method=eval.method, search=eval.search))
+
+    def as_score(scores: Scores) -> Score:
         return Score(scores.values, scores.values[eval.metric] if eval.metric else scores.selection)
 
     # Compiled, as it is within the training steps, so that the export is what was trained to the last bit.
@@ -122,14 +143,20 @@ def train(
                 task=task.format.name,
                 score=best["values"],
             )
-            save_prompt(directory / "prompt", exported(params["prompt"]), meta)
+            prompt, number = exported(params["prompt"]), best.get("member")
+            if number is not None:
+                save_prompt(directory / MEMBERS / str(number), prompt, meta)
+            if number is None or best["leads"]:
+                save_prompt(directory / "prompt", prompt, meta)
 
     examples = task.examples(train_split, for_training=True)
     if max_train_examples:
         examples = examples[:max_train_examples]
     if not optim.schedule_every:
         optim = dataclasses.replace(optim, schedule_every=max(1, len(examples) // train.batch_size))
-    batches = task_batches(model, task.format, examples, train.batch_size, seed)
+    seeds = [member.seed for member in members] or [seed]
+    streams = task_batches(model, task.format, examples, train.batch_size, seeds)
+    batches = MemberBatches(streams, model.config.pad_token_id) if members else streams[0]
     with contextlib.closing(batches):
         fitted = fit(
             model,
@@ -142,6 +169,7 @@ def train(
             evaluate=evaluate,
             export=export,
             rules=rules,
+            members=members,
             progress=progress,
             stop_after=stop_after,
         )
@@ -165,6 +193,10 @@ def check_scorable(task: Task, split: str, eval: EvalConfig) -> None:
         )
     if eval.method == "rank" and not task.format.labels:
         raise ConfigError(f"eval.method is 'rank', but {task.format.name} has no labels to rank; use 'greedy'")
+    if eval.vote != "majority" and not task.format.labels:
+        raise ConfigError(
+            f"eval.vote is {eval.vote!r}, but {task.format.name} has no labels to vote on; use 'majority'"
+        )
     if eval.method == "token" and not task.format.vocabulary:
         raise ConfigError(
             f"eval.method is 'token', but {task.format.name} has no vocabulary to choose from; name a file of words as "
@@ -193,19 +225,22 @@ def _check_exportable(model: PatchedModel, rules: trees.Rules[str], train: Train
 
 
 def task_batches(
-    model: PatchedModel, format: TaskFormat, examples: Sequence[Example], batch_size: int, seed: int
-) -> TrainBatches:
-    """Training batches of a task's examples, without end."""
+    model: PatchedModel, format: TaskFormat, examples: Sequence[Example], batch_size: int, seeds: Sequence[int]
+) -> list[TrainBatches]:
+    """Training batches of a task's examples, without end: for each seed a stream in an order of its own."""
     features = encode_examples(examples, model.row_encoder, format)
     share, count = data_share(model.mesh)
-    return train_batches(
-        features,
-        batch_size=batch_size,
-        seed=seed,
-        pad_id=model.config.pad_token_id,
-        process_index=share,
-        process_count=count,
-    )
+    return [
+        train_batches(
+            features,
+            batch_size=batch_size,
+            seed=seed,
+            pad_id=model.config.pad_token_id,
+            process_index=share,
+            process_count=count,
+        )
+        for seed in seeds
+    ]
 
 
 def load_best(model: PatchedModel, directory: epath.Path, *, model_tuned: bool = False) -> tuple[PatchedModel, Params]:
@@ -222,14 +257,31 @@ def load_best(model: PatchedModel, directory: epath.Path, *, model_tuned: bool =
         recover_hf(weights)
         tuned = load_model(weights, dtype=lm.module.dtype, tokenizer=False, mesh=lm.mesh, shard_data=lm.shard_data)
         lm = dataclasses.replace(tuned, tokenizer=model.tokenizer)
-    if _is_bare(model):
-        best = patch(lm, ModelTuning(), str(model.template))
-    else:
-        injection, meta = load_prompt(directory)
-        check_prompt(injection, meta, lm)
-        best = patch(lm, ExportedPrompt(injection), meta.template, prepend=not model.as_prefix)
+    bare = _is_bare(model)
+    best = patch(lm, ModelTuning(), str(model.template)) if bare else read_back(model, lm, directory)
     params = best.init_params(jax.random.key(0))
     return best, {**params, "prompt": replicate(params["prompt"], lm.mesh)}
+
+
+def load_members(model: PatchedModel, directory: epath.Path, members: Sequence[int]) -> tuple[EnsembleModel, Params]:
+    """The best exports of several prompts of a run, read back, as one ensemble in this order.
+
+    Args:
+        model: what was trained.
+        directory: the run's.
+        members: numbers of prompts.
+    """
+    loaded = [read_back(model, model.lm, directory / MEMBERS / str(number)) for number in members]
+    prompts = stack([one.init_params(jax.random.key(0))["prompt"] for one in loaded])
+    params = {"model": model.lm.params, "prompt": replicate(prompts, model.lm.mesh)}
+    return EnsembleModel(loaded[0], len(loaded)), params
+
+
+def read_back(model: PatchedModel, lm: LanguageModel, directory: epath.Path) -> PatchedModel:
+    """A saved prompt on a language model, in the template that it was trained in."""
+    injection, meta = load_prompt(directory)
+    check_prompt(injection, meta, lm)
+    return patch(lm, ExportedPrompt(injection), meta.template, prepend=not model.as_prefix)
 
 
 def in_model_dtype(model: PatchedModel, params: Params) -> Params:

@@ -19,7 +19,7 @@ from jaxprompt.processes import barrier, is_main
 from jaxprompt.trees import flatten
 
 CONFIG = "config.json"
-RESULTS = ("metrics.jsonl", "checkpoints", "prompt", "model", "summary.json")
+RESULTS = ("metrics.jsonl", "checkpoints", "prompt", "prompts", "model", "summary.json")
 # Network file systems may take this long, in seconds, to show a new file to another machine.
 _PATIENCE = 90.0
 
