@@ -2,10 +2,12 @@
 
 from jaxprompt.data.tasks import load_task
 from jaxprompt.evaluation.decode import generate, generate_scored
+from jaxprompt.evaluation.ensemble import ensemble_vote
 from jaxprompt.evaluation.evaluate import evaluate
 from jaxprompt.evaluation.generation_config import GenerationConfig
 from jaxprompt.evaluation.ranking import rank_choices
 from jaxprompt.experiment import EvalConfig, TrainConfig
+from jaxprompt.interpretation.nearest import nearest_tokens
 from jaxprompt.models.load import load_model
 from jaxprompt.models.save import save_hf
 from jaxprompt.patching import PatchedModel, patch
@@ -33,6 +35,7 @@ __all__ = [
     "PrefixTuning",
     "PromptTuning",
     "TrainConfig",
+    "ensemble_vote",
     "evaluate",
     "generate",
     "generate_scored",
@@ -40,6 +43,7 @@ __all__ = [
     "load_peft",
     "load_prompt",
     "load_task",
+    "nearest_tokens",
     "patch",
     "rank_choices",
     "save_hf",

@@ -11,7 +11,14 @@ from jaxprompt.data.tasks import load_task
 from jaxprompt.experiment import Experiment
 
 ARGUMENTS = {
-    "lester": ("size=xxl,task=boolq", "size=base,task=rte", "task=cb"),
+    "lester": (
+        "size=xxl,task=boolq",
+        "size=base,task=rte",
+        "task=cb",
+        "task=superglue,method=model_tuning",
+        "task=record,method=prompt_design",
+        "task=squad,method=p_tuning,lm_steps=10000",
+    ),
     "nano_t5": ("span", "lm"),
     "nano_gpt2": ("learn", "settle"),
     "prefix_e2e": ("mini", "gpt2-large"),

@@ -25,8 +25,11 @@ BELOW["evaluation"] = BELOW["patching"] | {"patching"}
 # An experiment as typed data is above the settings of loss and optimiser, and below the loop that reads it. That there
 # is no way round within the two is what the test of circles holds.
 BELOW["training"] = BELOW["evaluation"] | {"evaluation", "experiment"}
-BELOW["experiment"] = BELOW["data"] | {"data", "training"}
+BELOW["experiment"] = BELOW["data"] | {"data", "evaluation", "training"}
 BELOW["planning"] = BELOW["training"] | {"training"}
+BELOW["sweeps"] = BELOW["planning"] | {"planning"}
+BELOW["figures"] = BELOW["planning"] | {"planning", "sweeps"}
+BELOW["interpretation"] = BELOW["training"] | {"training"}
 BELOW["cloud"] = set()
 BELOW["cli"] = BELOW["training"] | {"training"}
 
@@ -41,7 +44,7 @@ CONFINED = {
     "transformers": ("jaxprompt.models.load",),
     "huggingface_hub": ("jaxprompt.models.hub",),
     "ml_collections": ("jaxprompt.experiment", "jaxprompt.config_values"),
-    "matplotlib": ("jaxprompt.evaluation.curves",),
+    "matplotlib": ("jaxprompt.evaluation.curves", "jaxprompt.figures.drawing"),
     "sklearn": ("jaxprompt.evaluation.metrics",),
     "tqdm": ("jaxprompt.training.progress",),
     "tensorboardX": ("jaxprompt.training.metric_writers",),

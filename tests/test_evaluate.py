@@ -115,6 +115,20 @@ def test_unknown_method_and_rank_without_labels_are_refused(model, params):
         score(model, params, EvalSet([], batches(), task()), method="rank")
 
 
+@pytest.mark.parametrize("order", [range(COUNT), [4, 2, 6, 0, 1, 5, 3]])
+def test_rank_takes_the_likeliest_of_each_examples_own_choices(model, params, order):
+    own = [("yes", "a b"), ("no",), ("c", "no", "yes"), ("a", "b"), ("b", "a c", "yes"), ("c", "a"), ("no", "b c")]
+    scores = np.asarray(rank_choices(model, params, whole(), list(words := dict.fromkeys(sum(own, ())))))
+    likelihood = [dict(zip(words, row, strict=True)) for row in scores]
+    expected = [max(choices, key=row.get) for choices, row in zip(own, likelihood, strict=True)]
+    examples = [Example({}, choices[0], choices=choices) for choices in own]
+    found = score(model, params, EvalSet(examples, batches(order), task()), method="rank")
+    assert found.predictions == expected
+    assert any(answer != choices[0] for answer, choices in zip(expected, own, strict=True))
+    with pytest.raises(ValueError, match="1 of 7 examples have no choices, such as number 6"):
+        score(model, params, EvalSet([*examples[:6], Example({}, "x")], batches(), task()), method="rank")
+
+
 def test_predictions_file(tmp_path):
     examples = [Example({"text": "é"}, "yes"), Example({"text": "b"}, "x", ("x", "y"))]
     path = tmp_path / "new" / "predictions.jsonl"

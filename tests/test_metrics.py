@@ -1,8 +1,10 @@
 import pytest
 import sklearn.metrics
 
+from jaxprompt.data import superglue
 from jaxprompt.data.task_format import Example
 from jaxprompt.evaluation import metrics
+from jaxprompt.evaluation.superglue_score import SUPERGLUE_TASKS, superglue_score
 
 BINARY = ("no", "yes")
 CB = ("entailment", "contradiction", "neutral")
@@ -44,6 +46,37 @@ def test_squad_metrics_match_t5():
     }
     values = metrics.score(names, ["abd"], examples(("abc abd", "$$$$")))
     assert values == {"exact_match": 0.0, "token_f1": pytest.approx(2 / 3)}
+
+
+def test_squad_names_its_values_as_tables_do():
+    asked, said = examples(("abc abd", "$$$$"), "one"), ["abd", "one"]
+    exact, overlap = metrics.score(["exact_match", "token_f1"], said, asked).values()
+    assert metrics.score(["squad"], said, asked) == {"exact_match": exact, "f1": overlap}
+
+
+def test_a_group_is_right_where_all_of_it_is():
+    asked = [Example({}, target, group=group) for target, group in zip(["yes", "no", "yes", "no"], "aabb", strict=True)]
+    assert metrics.score(["group_exact_match"], ["yes", "no ", "yes", "yes"], asked) == {"exact_match": 0.5}
+    with pytest.raises(ValueError, match="examples with a group"):
+        metrics.score(["group_exact_match"], ["yes"], examples("yes"))
+
+
+def test_superglue_score_averages_inside_a_task_first():
+    # XXL, mean of five prompts: Lester et al. 2021, Table 3, whose own mean is 90.5.
+    published = {
+        "boolq": {"accuracy": 0.911},
+        "cb": {"accuracy": 0.993, "mean_f1": 0.990},
+        "copa": {"accuracy": 0.988},
+        "multirc": {"exact_match": 0.657, "f1": 0.887},
+        "record": {"exact_match": 0.927, "f1": 0.934},
+        "rte": {"accuracy": 0.926},
+        "wic": {"accuracy": 0.762},
+        "wsc": {"accuracy": 0.958},
+    }
+    assert superglue_score({**published, "squad": {"f1": 0.0}}) == pytest.approx(0.905, abs=5e-4)
+    assert set(SUPERGLUE_TASKS) == set(superglue.FORMATS)
+    with pytest.raises(ValueError, match=r"\['cb'\] are missing"):
+        superglue_score({task: values for task, values in published.items() if task != "cb"})
 
 
 def test_normalize_answer_matches_t5():

@@ -102,10 +102,6 @@ def test_same_generator_same_corruption():
     np.testing.assert_array_equal(first[1], second[1])
 
 
-def test_sentinel_before_a_downstream_target():
-    np.testing.assert_array_equal(objectives.prepend_sentinel([5, 6, EOS], SENTINEL), [SENTINEL, 5, 6, EOS])
-
-
 def test_prefix_lm_splits_anywhere_inside():
     tokens = np.arange(10, 20)
     splits = []

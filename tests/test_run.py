@@ -13,7 +13,7 @@ from jaxprompt.cli import clear_errors
 from jaxprompt.experiment import ConfigError
 from jaxprompt.prompts.store import load_prompt
 from jaxprompt.training import run as run_module
-from jaxprompt.training import train as train_module
+from jaxprompt.training import task_batches as batches_module
 from jaxprompt.training.run import run
 
 
@@ -87,13 +87,13 @@ def test_a_stopped_run_ends_like_one_that_was_not(finished, tmp_path):
 
 def test_json_lines_of_a_known_task(tmp_path, monkeypatch):
     data = nano.write_rte(tmp_path / "data", train=20, validation=9)
-    counts, original = [], train_module.train_batches
+    counts, original = [], batches_module.train_batches
 
     def counting(features, **rest):
         counts.append(len(features))
         return original(features, **rest)
 
-    monkeypatch.setattr(train_module, "train_batches", counting)
+    monkeypatch.setattr(batches_module, "train_batches", counting)
     template = "{soft:1} {premise} {soft:3} claim: {hypothesis}"
     experiment = nano.experiment(
         f"jsonl:{data}",

@@ -4,35 +4,12 @@ import json
 import os
 
 import pytest
+from superglue_release import PUBLISHED, without_answers
 
 from jaxprompt.data import tfds_source
+from jaxprompt.data.superglue import TFDS
 from jaxprompt.data.tasks import FORMATS, load_task
 from jaxprompt.data.template import Template
-
-PUBLISHED = {
-    "rte": (
-        "RTE",
-        [
-            {"premise": "It rained all day in Orléans.", "hypothesis": "It rained.", "label": "entailment", "idx": 0},
-            {"premise": "It rained.", "hypothesis": "It was dry.", "label": "not_entailment", "idx": 1},
-        ],
-    ),
-    "cb": (
-        "CB",
-        [
-            {"premise": "A: I think so.", "hypothesis": "so", "label": "neutral", "idx": 0},
-            {"premise": "I know it's so.", "hypothesis": "it's so", "label": "entailment", "idx": 1},
-            {"premise": "I doubt it.", "hypothesis": "it", "label": "contradiction", "idx": 2},
-        ],
-    ),
-    "boolq": (
-        "BoolQ",
-        [
-            {"question": "is it so", "passage": "It -- It is so.", "label": True, "idx": 0},
-            {"question": "is it not", "passage": "It -- It is so.", "label": False, "idx": 1},
-        ],
-    ),
-}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +57,17 @@ def test_hard_prompts_ask_in_words_and_name_every_label(name):
     assert all(label in FORMATS[name].hard_prompt for label in FORMATS[name].labels)
 
 
+@pytest.mark.parametrize("name", ["record", "wsc", "squad", "mrqa_drop"])
+def test_hard_prompts_of_free_text_name_fields(name):
+    template = Template.parse(FORMATS[name].hard_prompt)
+    record = {"answers": {"text": ["a"]}} if name == "squad" else {"answers": ["a"], "idx": {"passage": 0, "query": 0}}
+    record |= {"question": "q", "context": "c", "passage": "p", "query": "@placeholder", "entities": ["a"]}
+    record |= {"text": "a saw it .", "span1_text": "a", "span1_index": 0, "span2_text": "it", "span2_index": 2}
+    (example,) = FORMATS[name].parse(record)
+    template.check(num_slots=0, fields=tuple(example.fields))
+    assert FORMATS[name].max_target_length == 62
+
+
 @pytest.fixture(scope="module")
 def prepare(tmp_path_factory):
     """Runs TFDS's `super_glue` builder, all of it but the download, on a release of a few lines."""
@@ -88,7 +76,7 @@ def prepare(tmp_path_factory):
     for name, lines in PUBLISHED.values():
         (release / name).mkdir()
         for split in ("train", "val", "test"):
-            rows = [{k: v for k, v in line.items() if k != "label" or split != "test"} for line in lines]
+            rows = lines if split != "test" else without_answers(lines)
             (release / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def download(_manager, url):
@@ -100,35 +88,32 @@ def prepare(tmp_path_factory):
         patch.setattr("tensorflow_datasets.core.utils.gcs_utils._is_gcs_disabled", True)
 
         def run(name, data_dir, file_format):
-            builder = tfds.builder(f"super_glue/{name}", data_dir=data_dir, file_format=file_format)
+            builder = tfds.builder(TFDS[name], data_dir=data_dir, file_format=file_format)
             builder.download_and_prepare()
-            return builder
+            return builder, f"jsonl:{release / PUBLISHED[name][0]}"
 
         yield run
 
 
-def _by_fields(examples):
-    return sorted((sorted(example.fields.items()), example.target) for example in examples)
-
-
-def _published(name, split):
-    fields = Template.parse(FORMATS[name].input).fields
-    return sorted(
-        (sorted((field, row[field]) for field in fields), "" if split == "test" else str(row["label"]))
-        for row in PUBLISHED[name][1]
-    )
+def _in_any_order(examples):
+    # TFDS shuffles; a group's answers keep their order.
+    return sorted(examples, key=lambda one: (one.group, sorted(one.fields.items()), one.target))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
-def test_tfds_builders(prepare, tmp_path, name, file_format):
-    builder = prepare(name, tmp_path, file_format)
-    assert FORMATS[name].labels == tuple(builder.info.features["label"].names)
-    task = load_task(name, f"tfds:super_glue/{name}", data_dir=tmp_path)
-    assert task.format is FORMATS[name]
+def test_tfds_and_the_benchmarks_files_are_read_alike(prepare, tmp_path, name, file_format):
+    builder, files = prepare(name, tmp_path, file_format)
+    if "label" in builder.info.features and FORMATS[name].labels:
+        assert FORMATS[name].labels == tuple(builder.info.features["label"].names)
+    task, published = load_task(name, data_dir=tmp_path), load_task(None, files)
+    assert task.format is published.format is FORMATS[name]
     assert set(task.splits) == {"train", "validation", "test"}
     for split in task.splits:
-        assert _by_fields(task.examples(split)) == _published(name, split)
+        examples = _in_any_order(task.examples(split))
+        assert examples == _in_any_order(published.examples(split))
+        assert all(bool(example.target or example.references) == (split != "test") for example in examples)
+    assert load_task(source=f"tfds:{TFDS[name]}", data_dir=tmp_path).format is FORMATS[name]
 
 
 def test_tfds_prepares_what_is_not_there(prepare, tmp_path):

@@ -116,7 +116,8 @@ def encode_examples(
     if encoder.tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end-of-text token (eos_token), which every target ends in")
     encoder.template.check(fields=tuple(examples[0].fields))
-    check_labels(format.labels, encoder.tokenizer, encoder.vocab_size, format.max_target_length)
+    own = format.max_target_length - len(encoder.target_start)
+    check_labels(format.labels, encoder.tokenizer, encoder.vocab_size, own)
     lazy = LazyFeatures(examples, encoder, format, for_generation)
     if len(examples) > cache_limit:
         return lazy

@@ -1,9 +1,28 @@
-"""Tasks of GLUE as text to text: T5's preprocessing, the leading task name dropped."""
+"""Tasks of GLUE as text to text: T5's preprocessing, the leading task name dropped.
+
+`glue_rte` is GLUE's wording of RTE, which names its texts sentence1 and sentence2; `rte` is SuperGLUE's of the same
+pairs.
+"""
 
 from __future__ import annotations
 
 from jaxprompt.data.labelled import labelled_format
 from jaxprompt.data.task_format import TaskFormat
+
+_SST2 = labelled_format(
+    "sst2",
+    "sentence: {sentence}",
+    ("negative", "positive"),
+    hard_prompt="Is this sentence from a review negative or positive? Sentence: {sentence} Answer:",
+)
+
+_RTE = labelled_format(
+    "glue_rte",
+    "sentence1: {sentence1} sentence2: {sentence2}",
+    ("entailment", "not_entailment"),
+    hard_prompt="Text: {sentence1} Claim: {sentence2} Does the claim follow from the text? "
+    "Answer entailment or not_entailment. Answer:",
+)
 
 _MRPC = labelled_format(
     "mrpc",
@@ -16,6 +35,16 @@ _MRPC = labelled_format(
     aliases={"sentence1": ("#1 String",), "sentence2": ("#2 String",), "label": ("Quality",)},
 )
 
-FORMATS: dict[str, TaskFormat] = {task.name: task for task in (_MRPC,)}
-TFDS: dict[str, str] = {name: f"glue/{name}" for name in FORMATS}
+_QQP = labelled_format(
+    "qqp",
+    "question1: {question1} question2: {question2}",
+    ("not_duplicate", "duplicate"),
+    metrics=("f1", "accuracy"),
+    hard_prompt="First question: {question1} Second question: {question2} Do the two questions ask the same? "
+    "Answer duplicate or not_duplicate. Answer:",
+    aliases={"label": ("is_duplicate",)},  # GLUE's own files
+)
+
+FORMATS: dict[str, TaskFormat] = {task.name: task for task in (_SST2, _MRPC, _QQP, _RTE)}
+TFDS: dict[str, str] = {name: f"glue/{name}" for name in FORMATS} | {"glue_rte": "glue/rte"}
 """Where TFDS keeps each task."""

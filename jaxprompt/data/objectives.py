@@ -103,15 +103,6 @@ def span_corruption(
     return np.append(inputs, np.int32(eos)), np.append(targets, np.int32(eos))
 
 
-def prepend_sentinel(targets: Sequence[int] | Tokens, sentinel_start: int) -> Tokens:
-    """Targets of a downstream task with `<extra_id_0>` before them.
-
-    Lester et al. (2021, section 3.2 and Figure 3c) call this `span corruption + sentinel`: a model that was only
-    trained on span corruption has never read a target that did not begin with a sentinel.
-    """
-    return np.concatenate([[sentinel_start], np.asarray(targets)]).astype(np.int32)
-
-
 def span_corruption_lengths(
     inputs_length: int, *, noise_density: float = 0.15, mean_noise_span_length: float = 3.0
 ) -> tuple[int, int]:
@@ -128,11 +119,7 @@ def span_corruption_lengths(
     Raises:
         ValueError: if not even the shortest text fits.
     """
-
-    def lengths(raw: int) -> tuple[int, int]:
-        noise_tokens, spans = _noise_counts(raw, noise_density, mean_noise_span_length)
-        return raw - noise_tokens + spans + 1, noise_tokens + spans + 1
-
+    lengths = functools.partial(_corrupted_lengths, noise_density, mean_noise_span_length)
     if inputs_length < lengths(2)[0]:
         raise ValueError(f"inputs_length {inputs_length} holds no corrupted text; it must be at least {lengths(2)[0]}.")
     raw = 2
@@ -143,6 +130,11 @@ def span_corruption_lengths(
         # As in T5: at even odds, inputs and targets are to be of one length.
         raw, targets_length = raw - 1, targets_length - 1
     return raw, targets_length
+
+
+def _corrupted_lengths(noise_density: float, mean_noise_span_length: float, raw: int) -> tuple[int, int]:
+    noise_tokens, spans = _noise_counts(raw, noise_density, mean_noise_span_length)
+    return raw - noise_tokens + spans + 1, noise_tokens + spans + 1
 
 
 def prefix_lm(
@@ -226,6 +218,21 @@ def join(texts: Sequence[Tokens], rng: np.random.Generator, *, eos: int, share: 
         else:
             joined.append(np.asarray(text, np.int32))
     return joined
+
+
+def longest_example(objective: str, length: int, max_targets: int = 0) -> tuple[int, int]:
+    """The most ids of input and of target, ends included, that an objective makes of a text of `length` tokens.
+
+    Args:
+        objective: `span_corruption` (at T5's density), `prefix_lm` or `causal_lm`.
+        length: of the text, at least 2.
+        max_targets: for `prefix_lm`, as there; 0: None.
+    """
+    if objective == "causal_lm":
+        return length + 1, length + 1
+    if objective == "prefix_lm":
+        return length, min(length, max_targets or length)
+    return _corrupted_lengths(0.15, 3.0, length)
 
 
 @dataclasses.dataclass(frozen=True)

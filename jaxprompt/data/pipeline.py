@@ -29,7 +29,7 @@ _SAMPLE = 4096  # lazily encoded examples looked at to choose buckets
 class TrainBatches(Iterator[Batch]):
     """Batches without end, whose position can be saved and restored; made by `train_batches`."""
 
-    def __init__(self, batches: grain.MapDataset[Batch], prefetch: int, identity: Mapping[str, int]) -> None:
+    def __init__(self, batches: grain.MapDataset[Batch], prefetch: int, identity: Mapping[str, Any]) -> None:
         self._iterator = _read(batches, prefetch)
         self._identity = dict(identity)
 
@@ -82,9 +82,11 @@ def train_batches(
     batch_size: int,
     seed: int,
     pad_id: int,
+    weights: Sequence[float] | None = None,
     buckets: Lengths | None = None,
     target_buckets: Lengths | None = None,
     transform: Callable[[Any, np.random.Generator], Any] | None = None,
+    window: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     prefetch: int = 4,
@@ -98,36 +100,41 @@ def train_batches(
         batch_size: rows of the global batch, over all processes.
         seed: of the order and of `transform`.
         pad_id: the id that fills rows.
+        weights: the shares of rows from each of several sequences, of which `features` is then a list; they are met
+            evenly, in a fixed turn, and each goes through its epochs by itself. None: one sequence.
         buckets: allowed lengths of the inputs, virtual tokens included; None: chosen from the features' lengths.
         target_buckets: the same for the targets.
         transform: turns an element into a feature at random, anew every epoch; for pre-training objectives.
+        window: features are shuffled within runs of so many neighbours, one run after the other, for sources that are
+            read in order; 0: all of them with each other.
         process_index: this process's number; or of its share, where several processes read the same.
         process_count: the number of processes, or shares; each gets batch_size / process_count rows in a row.
         prefetch: batches made ahead, by a thread of their own; 0: none.
 
     Raises:
         ValueError: no features, some of them without target, a row longer than the longest bucket, buckets left out
-            where lengths cannot be known, or processes that do not divide the batch.
+            where lengths cannot be known, processes that do not divide the batch, or not one weight above 0 a sequence.
     """
+    parts = [features] if weights is None else list(features)
+    if weights is not None and (len(weights) != len(parts) or not all(weight > 0 for weight in weights)):
+        raise ValueError(f"expected a weight above 0 for each of {len(parts)} sequences, got {list(weights)}")
     collate = _collation(
-        features, batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=transform is None
+        parts, batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=transform is None
     )
     import grain
 
-    count = len(features)
-    data = _dataset(features).seed(seed)
-    if transform is not None:
-        data = data.random_map(transform)
-    elif isinstance(features, list):
-        for number, element in enumerate(features):
-            _numbered(number, element, count=count, trainable=True)
-    data = data.map_with_index(functools.partial(_numbered, count=count, trainable=True)).shuffle().repeat()
+    data = _shuffled(parts[0], seed, transform, window)
+    if weights is not None:
+        others = (_shuffled(part, _seed_of(seed, n), transform, window) for n, part in enumerate(parts[1:], start=1))
+        data = grain.MapDataset.mix([data, *others], list(weights))
     rows = batch_size
     if collate.one_shape and process_count > 1:  # the other processes' rows need not be looked at
         data = grain.MapDataset.source(_Share(data, batch_size, process_index, process_count))
         rows = batch_size // process_count
         collate = dataclasses.replace(collate, process_index=0, process_count=1)
-    identity = {"seed": seed, "batch_size": batch_size, "examples": count}
+    identity: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "examples": sum(map(len, parts))}
+    if weights is not None:
+        identity["weights"] = [float(weight) for weight in weights]
     return TrainBatches(data.batch(rows, drop_remainder=True, batch_fn=collate), prefetch, identity)
 
 
@@ -150,15 +157,38 @@ def eval_batches(
     Args and errors are those of `train_batches`; examples without target are welcome here, their weights are 0.
     """
     collate = _collation(
-        features, batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=True
+        [features], batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=True
     )
     data = _dataset(features).map_with_index(functools.partial(_numbered, count=len(features), trainable=False))
     fill = functools.partial(_filled, batch_size=batch_size, collate=collate)
     return EvalBatches(data.batch(batch_size, drop_remainder=False, batch_fn=fill), prefetch)
 
 
+def _shuffled(
+    features: Any, seed: int, transform: Callable[[Any, np.random.Generator], Any] | None, window: int
+) -> grain.MapDataset[Feature]:
+    """The features for ever, every epoch in a new order."""
+    import grain
+
+    count, data = len(features), _dataset(features).seed(seed)
+    if transform is not None:
+        data = data.random_map(transform)
+    elif isinstance(features, list):
+        for number, element in enumerate(features):
+            _numbered(number, element, count=count, trainable=True)
+    data = data.map_with_index(functools.partial(_numbered, count=count, trainable=True))
+    if window:  # over the ends of epochs, for every run has to be whole
+        return grain.experimental.WindowShuffleMapDataset(data.repeat(), window_size=window, seed=seed)
+    return data.shuffle().repeat()
+
+
+def _seed_of(seed: int, number: int) -> int:
+    """A seed of its own for the sequence of that number, so that sequences of one length have orders of their own."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
 def _collation(
-    features: Any,
+    parts: Sequence[Any],
     batch_size: int,
     pad_id: int,
     buckets: Lengths | None,
@@ -168,27 +198,31 @@ def _collation(
     *,
     known: bool,
 ) -> Collate:
-    if not len(features):
+    if not parts or not all(map(len, parts)):
         raise ValueError("there are no features to make batches of")
     if batch_size < 1 or batch_size % process_count or not 0 <= process_index < process_count:
         raise ValueError(
             f"a batch of {batch_size} rows cannot be split evenly for process {process_index} of {process_count}"
         )
     if buckets is None or target_buckets is None:
-        if not known or not isinstance(features, Sequence):
+        if not known or not all(isinstance(features, Sequence) for features in parts):
             raise ValueError("lengths of rows made on the fly are not known: give buckets and target_buckets")
-        inputs, targets = _default_buckets(features, batch_size)
+        inputs, targets = _default_buckets(parts, batch_size)
         buckets = inputs if buckets is None else buckets
         target_buckets = targets if target_buckets is None else target_buckets
     return Collate(pad_id, _ordered(buckets), _ordered(target_buckets), process_index, process_count)
 
 
-def _default_buckets(features: Sequence[Any], batch_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    longest = (0, 0)
-    sample: Any = features
-    if isinstance(features, LazyFeatures):
-        longest, sample = features.max_lengths, features[:: -(-len(features) // _SAMPLE)]
-    inputs, targets = zip(*((len(row.input_ids), len(row.target_ids)) for row in map(as_feature, sample)), strict=True)
+def _default_buckets(parts: Sequence[Sequence[Any]], batch_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    longest: tuple[int, ...] = (0, 0)
+    lengths: list[tuple[int, int]] = []
+    for features in parts:
+        sample: Any = features
+        if isinstance(features, LazyFeatures):
+            longest = tuple(map(max, longest, features.max_lengths))
+            sample = features[:: -(-len(features) // _SAMPLE)]
+        lengths += ((len(row.input_ids), len(row.target_ids)) for row in map(as_feature, sample))
+    inputs, targets = zip(*lengths, strict=True)
     # Short targets, labels above all, are not worth a second shape.
     short = max(longest[1], *targets) <= 32
     return (

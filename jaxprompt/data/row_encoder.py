@@ -47,8 +47,8 @@ class RowEncoder:
 
     @property
     def target_start(self) -> list[int]:
-        """What a target begins with before its own text: `<extra_id_0>` where it fills a mask, else nothing."""
-        return [self._mask_id] if self.template.masked else []
+        """What a target begins with before its own text: `<extra_id_0>` where the template says so, else nothing."""
+        return [self._mask_id] if self.template.begins_with_sentinel else []
 
     def target_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text as a target, its end of text included.

@@ -64,19 +64,23 @@ _SPLIT_NAMES = {
     "dart-v1.1.1-full-train": "train",
     "dart-v1.1.1-full-dev": "validation",
     "dart-v1.1.1-full-test": "test",
+    # SQuAD's.
+    "train-v1.1": "train",
+    "dev-v1.1": "validation",
 }
-_KINDS = ("jsonl:DIR", "json:DIR", "csv:DIR", "tsv:DIR", "tfds:NAME", "mini:NAME")
+_KINDS = ("jsonl:DIR", "json:DIR", "csv:DIR", "tsv:DIR", "tfds:NAME", "mini:NAME", "mrqa:DIR")
 
 
-def open_source(source: str, data_dir: str | os.PathLike[str] | None = None) -> Splits:
+def open_source(source: str, data_dir: str | os.PathLike[str] | None = None, task: str | None = None) -> Splits:
     """The splits of a source, none of them read yet.
 
     Args:
         source: `jsonl:DIR` (a file `SPLIT.jsonl` a split), `json:DIR` (`SPLIT.json`: a list of objects), `csv:DIR`
             (`SPLIT.csv` with a header), `tsv:DIR` (`SPLIT.tsv` with a header, or MRPC's `msr_paraphrase_SPLIT.txt`),
-            `tfds:NAME` or `mini:NAME`. Splits that publishers call dev, val or valid, or E2E's `devset`, are
-            `validation` here.
+            `tfds:NAME`, `mini:NAME` or `mrqa:DIR` (MRQA's own files, a task each). Splits that publishers call dev, val
+            or valid, or E2E's `devset`, are `validation` here.
         data_dir: where TFDS keeps its prepared datasets; None for TFDS's own default.
+        task: which of the tasks in the directory, for `mrqa:DIR`.
 
     Raises:
         ValueError: an unknown kind of source, or `data_dir` with one that has no use for it.
@@ -93,6 +97,10 @@ def open_source(source: str, data_dir: str | os.PathLike[str] | None = None) -> 
         from jaxprompt.data.tfds_source import tfds_splits
 
         return tfds_splits(argument, data_dir)
+    if kind == "mrqa":
+        from jaxprompt.data.mrqa import mrqa_splits
+
+        return mrqa_splits(argument, task)
     if kind == "jsonl":
         return _file_splits(argument, {"*.jsonl": ""}, read_jsonl)
     if kind == "json":

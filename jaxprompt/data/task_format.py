@@ -15,11 +15,18 @@ class Example:
         fields: the named pieces of input text that a template may use.
         target: the text to produce; empty where the source withholds it, as the test sets of benchmarks do.
         references: every text that counts as right at evaluation; empty means `(target,)`.
+        group: what the source counts the example to, such as its question: metrics may judge a group as a whole, and
+            `TaskFormat.merge_references` makes one example of it. Empty: the example stands by itself.
+        choices: the answers to choose from, where they are this example's own and not the task's labels.
+        wrong: the target is an answer to avoid: it is not trained on, and what is right is any other.
     """
 
     fields: Mapping[str, str]
     target: str
     references: tuple[str, ...] = ()
+    group: str = ""
+    choices: tuple[str, ...] = ()
+    wrong: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +43,9 @@ class TaskFormat:
         max_input_length: tokens of input text kept (end of text included), virtual tokens not counted.
         max_target_length: tokens of target kept, end of text included.
         vocabulary: the words of one token that an answer may be, for P@1 (Petroni et al. 2019); empty: any text.
-        merge_references: examples with the same fields are one at evaluation, with all their targets as references.
+        merge_references: examples of the same group, or without one with the same fields, are one at evaluation, with
+            all their targets as references.
+        keywords: words that a prompt may start from in place of labels, where the task has none.
     """
 
     name: str
@@ -49,3 +58,9 @@ class TaskFormat:
     max_target_length: int = 16
     vocabulary: tuple[str, ...] = ()
     merge_references: bool = False
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def init_words(self) -> tuple[str, ...]:
+        """What a prompt with `init=class_labels` starts from: the labels or, without any, the keywords."""
+        return self.labels or self.keywords

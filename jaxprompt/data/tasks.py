@@ -7,20 +7,25 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxprompt.data import glue, lama, summarization, superglue, table2text
+from jaxprompt.data import dpr, glue, lama, mrqa, squad, summarization, superglue, table2text
 from jaxprompt.data.sources import Record, Records, Splits, open_source
 from jaxprompt.data.task_format import Example, TaskFormat
 
 FORMATS: dict[str, TaskFormat] = {
     **superglue.FORMATS,
     **glue.FORMATS,
+    **squad.FORMATS,
+    **mrqa.FORMATS,
+    **dpr.FORMATS,
     **table2text.FORMATS,
     **summarization.FORMATS,
     **lama.FORMATS,
 }
 """Published tasks by name; the embedded ones are in `jaxprompt.data.mini.FORMATS`."""
 
-_TFDS = {**superglue.TFDS, **glue.TFDS, **table2text.TFDS, **summarization.TFDS}
+_TFDS = {**superglue.TFDS, **glue.TFDS, **squad.TFDS, **mrqa.TFDS, **dpr.TFDS, **table2text.TFDS, **summarization.TFDS}
+# Other tasks read the same files, so these are theirs only by name.
+_NAMED_ONLY = frozenset({"glue_rte", *mrqa.FORMATS})
 _EAGER_RECORDS = 200_000
 _HEAD = 500  # records of a file that show its task: enough to meet every label
 
@@ -54,8 +59,9 @@ class Task:
 
         Args:
             split: one of `splits`.
-            for_training: where an input has several right texts (`TaskFormat.merge_references`), whether each is an
-                example of its own, or all are the references of one. None: the former in the split `train` alone.
+            for_training: whether each of several right texts of one input (`TaskFormat.merge_references`) is an example
+                of its own, and wrong ones are left out; or all of them are the references of one example, and wrong
+                ones are asked too. None: the former in the split `train` alone.
 
         Raises:
             ValueError: there is no such split, it is empty, or a record is not what the format expects; the message
@@ -63,15 +69,20 @@ class Task:
         """
         if split not in self._openers:
             raise ValueError(f"{self.source} has no split {split!r}; it has {sorted(self._openers)}")
-        merges = self.format.merge_references and not (split == "train" if for_training is None else for_training)
-        if (split, merges) not in self._read:
-            records = self._openers[split]()
-            lazy = len(records) > self.eager_records and not merges
-            examples = _LazyExamples(self.format, records) if lazy else list(_parse_all(self.format, records))
-            if not examples:
-                raise ValueError(f"split {split!r} of {self.source} is empty ({records.name}, {len(records)} records)")
-            self._read[split, merges] = _merged(examples) if merges else examples
-        return self._read[split, merges]
+        training = split == "train" if for_training is None else for_training
+        if (split, training) not in self._read:
+            self._read[split, training] = self._as_asked(split, training)
+        return self._read[split, training]
+
+    def _as_asked(self, split: str, training: bool) -> Sequence[Example]:
+        records = self._openers[split]()
+        merges = self.format.merge_references and not training
+        if len(records) > self.eager_records and not merges:
+            return _LazyExamples(self.format, records, training)
+        examples = [one for one in _parse_all(self.format, records) if not (training and one.wrong)]
+        if not examples:
+            raise ValueError(f"split {split!r} of {self.source} is empty ({records.name}, {len(records)} records)")
+        return _merged(examples) if merges else examples
 
 
 def load_task(
@@ -84,8 +95,8 @@ def load_task(
     Args:
         name: a published task such as `rte`, a mini task, or a name of your own for files of `input` and `target`.
             Empty: taken from the source, which for files means from their fields and labels.
-        source: `mini:NAME`, `tfds:NAME`, `jsonl:DIR`, `json:DIR`, `csv:DIR` or `tsv:DIR` (see `open_source`). Empty:
-            the embedded task of that name, or the TFDS dataset of that published task.
+        source: `mini:NAME`, `tfds:NAME`, `jsonl:DIR`, `json:DIR`, `csv:DIR`, `tsv:DIR` or `mrqa:DIR` (see
+            `open_source`). Empty: the embedded task of that name, or the TFDS dataset of that published task.
         data_dir: where TFDS keeps its prepared datasets.
 
     Raises:
@@ -100,8 +111,8 @@ def load_task(
         name = name or {known: task for task, known in _TFDS.items()}.get(dataset) or dataset.rpartition("/")[2]
         if name not in FORMATS:
             raise ValueError(f"no format is known for {source!r} under the name {name!r}; known are {sorted(FORMATS)}")
-    openers = open_source(source, data_dir)
-    if kind == "tfds":
+    openers = open_source(source, data_dir, name)
+    if kind in ("tfds", "mrqa"):
         format = FORMATS[name or ""]
     elif kind == "mini":
         from jaxprompt.data import mini
@@ -152,7 +163,7 @@ def _format_of_files(name: str | None, source: str, openers: Splits) -> TaskForm
             f"'input' and 'target', only {sorted(head[0])}"
         )
     problems = {task.name: _problem(task, records, head) for task in FORMATS.values()}
-    fits = [task for task, problem in problems.items() if problem is None]
+    fits = [task for task, problem in problems.items() if problem is None and task not in _NAMED_ONLY]
     if len(fits) != 1:
         reasons = "".join(f"\n  {task}: {problem or 'fits'}" for task, problem in problems.items())
         raise ValueError(f"cannot tell which task {source} holds; name it (task.name). The known ones:{reasons}")
@@ -198,10 +209,10 @@ def _parse_all(task: TaskFormat, records: Records) -> Iterator[Example]:
 
 
 def _merged(examples: Sequence[Example]) -> list[Example]:
-    """One example an input, in the order in which inputs first occur, with all right texts as references."""
-    groups: dict[tuple[tuple[str, str], ...], list[Example]] = {}
+    """One example a group or input, in the order in which they first occur, with all right texts as references."""
+    groups: dict[Any, list[Example]] = {}
     for example in examples:
-        groups.setdefault(tuple(sorted(example.fields.items())), []).append(example)
+        groups.setdefault(example.group or tuple(sorted(example.fields.items())), []).append(example)
     merged = []
     for group in groups.values():
         texts = tuple(text for example in group for text in example.references or (example.target,) if text)
@@ -212,8 +223,8 @@ def _merged(examples: Sequence[Example]) -> list[Example]:
 class _LazyExamples(Sequence[Example]):
     """Examples parsed when they are asked for; every record must give exactly one."""
 
-    def __init__(self, task: TaskFormat, records: Records) -> None:
-        self._task, self._records = task, records
+    def __init__(self, task: TaskFormat, records: Records, training: bool) -> None:
+        self._task, self._records, self._training = task, records, training
 
     def __len__(self) -> int:
         return len(self._records)
@@ -223,6 +234,7 @@ class _LazyExamples(Sequence[Example]):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = range(len(self))[index]
         examples = _parse_record(self._task, self._records[number], self._records.where(number))
+        examples = tuple(one for one in examples if not (self._training and one.wrong))
         if len(examples) != 1:
             raise ValueError(
                 f"{self._records.where(number)} gives {len(examples)} examples; a split of {len(self)} records is read "

@@ -35,13 +35,14 @@ class Template:
         """Reads a template.
 
         `{soft:n}` stands for n virtual tokens, `{target}` for the target, `{name}` for a field, `<extra_id_0>` for the
-        target as a mask; all else is literal text, with `{{` and `}}` for braces. White space beside slots and target
+        target as a mask; all else is literal text, with `{{` and `}}` for braces. `{target:sentinel}` at the end is a
+        target that begins with `<extra_id_0>` though none stands in the input. White space beside slots and target
         only separates: a model's boundary mark, such as the leading space of GPT-2's words, is put back by
         `encode_many(boundary=...)`.
 
         Raises:
             ValueError: unbalanced or nested braces, a name that is no identifier, no or zero slots in `{soft:n}`, two
-                targets, or an empty template.
+                targets, something behind `{target:sentinel}`, or an empty template.
         """
         return cls(text, read_parts(text))
 
@@ -74,6 +75,17 @@ class Template:
     def masked(self) -> bool:
         """Whether the target fills a mask in the input, and is not its continuation."""
         return self.target is not None and (self.target.masked or self.target is not self.parts[-1])
+
+    @property
+    def begins_with_sentinel(self) -> bool:
+        """Whether targets begin with `<extra_id_0>`, as those do that fill a mask."""
+        return self.masked or (self.target is not None and self.target.sentinel)
+
+    def with_sentinel(self) -> str:
+        """The text of the same template whose targets begin with `<extra_id_0>`."""
+        if self.begins_with_sentinel:
+            return self.text
+        return f"{self.text if self.target is None else self.text.rstrip()[: -len('{target}')]} {{target:sentinel}}"
 
     @property
     def target_spaced(self) -> bool:
@@ -109,7 +121,7 @@ class Template:
 
         Raises:
             ValueError: the template holds another number of slots, names a field that is not there, goes on behind a
-                target that a causal model predicts, or lacks a target.
+                target that a causal model predicts, or begins it with a sentinel, or lacks a target.
         """
         if needs_target and self.target is None:
             raise ValueError(
@@ -120,6 +132,11 @@ class Template:
             raise ValueError(
                 f"template {self.text!r} goes on behind its target, or masks it, but a causal model sees only what "
                 "stands before; put {target} at the end"
+            )
+        if causal and self.begins_with_sentinel:
+            raise ValueError(
+                f"template {self.text!r} has its target begin with T5's {MASK}, which a causal model does not know; "
+                "write {target}"
             )
         if num_slots is not None and num_slots != self.num_slots:
             raise ValueError(
@@ -173,6 +190,8 @@ class Template:
         if room < 1:
             raise ValueError(f"max_length {max_length} leaves no room for text besides the end of text")
         runs = [part for part in self.parts if isinstance(part, Text)]
+        # The sentinel is the target's, so that texts are cut as they are without it.
+        final = next((part for part in reversed(self.parts) if not getattr(part, "sentinel", False)), None)
         texts = [run.render(fields, boundary) for fields in rows for run in runs]
         tokens = iter(tokenize(texts, tokenizer, vocab_size))
         encoded = []
@@ -180,7 +199,7 @@ class Template:
             whole = [next(tokens) for _ in runs]
             cut = fit_runs(whole, room)
             for number, run in enumerate(runs):
-                if len(cut[number]) < len(whole[number]) and (run is not self.parts[-1] or run.ends_in_words):
+                if len(cut[number]) < len(whole[number]) and (run is not final or run.ends_in_words):
                     written = functools.partial(run.render, boundary=boundary)
                     ids_of = lambda text: tokenize([text], tokenizer, vocab_size)[0]  # noqa: E731
                     used = {name: fields[name] for name in run.fields}

@@ -80,14 +80,21 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The place of the target; `spaced` as in `Text`. Literally `<extra_id_0>`, it is `masked` even at the end."""
+    """The place of the target.
+
+    Attributes:
+        spaced: as in `Text`.
+        masked: literally `<extra_id_0>`, it is a mask even at the end.
+        sentinel: it is a continuation that begins with `<extra_id_0>` all the same, `{target:sentinel}`.
+    """
 
     spaced: bool = False
     masked: bool = False
+    sentinel: bool = False
 
     def __str__(self) -> str:
         """As it is written in a template."""
-        return MASK if self.masked else "{target}"
+        return MASK if self.masked else "{target:sentinel}" if self.sentinel else "{target}"
 
 
 Part = Slots | Text | Target
@@ -114,8 +121,13 @@ def read_parts(text: str) -> tuple[Part, ...]:
         elif any(isinstance(part, Target) for part in parts):
             raise ValueError(f"a template holds one {{target}} at most: {text!r}")
         else:
-            parts.append(Target(spaced, masked=kind == "mask"))
+            parts.append(Target(spaced, masked=kind == "mask", sentinel=kind == "sentinel"))
     parts += _text_part(run, after=bool(parts), before=False)
+    if any(isinstance(part, Target) and part.sentinel for part in parts[:-1]):
+        raise ValueError(
+            f"template {text!r} goes on behind {{target:sentinel}}, where the target fills a mask, which begins with "
+            "the sentinel as it is; write {target}"
+        )
     if not parts:
         raise ValueError("the template is empty; write for example '{soft:100} {input}'")
     return tuple(parts)
@@ -138,12 +150,14 @@ def _scan(text: str) -> Iterator[tuple[str, Any]]:
             yield "soft", int(soft[1])
         elif token == "{target}":
             yield "target", None
+        elif token == "{target:sentinel}":
+            yield "sentinel", None
         elif (field := _FIELD.fullmatch(token)) and field[1] != "soft":
             yield "field", Field(field[1])
         else:
             raise ValueError(
                 f"cannot read {token!r} at position {match.start()} of template {text!r}; expected {{soft:N}}, "
-                "{target}, {field_name}, or {{ and }} for literal braces"
+                "{target}, {target:sentinel}, {field_name}, or {{ and }} for literal braces"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,18 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprompt.data.features import encode_examples
-from jaxprompt.data.pipeline import eval_batches
-from jaxprompt.data.task_format import Example, TaskFormat
+from jaxprompt.data.task_format import Example
 from jaxprompt.data.tasks import Task
 from jaxprompt.evaluation import metrics
 from jaxprompt.evaluation.decodable import DecodableModel
 from jaxprompt.evaluation.decode import generate, to_texts
 from jaxprompt.evaluation.ensemble import EnsembleModel
+from jaxprompt.evaluation.eval_set import EvalSet, eval_set
 from jaxprompt.evaluation.generation_config import GenerationConfig
 from jaxprompt.evaluation.probing import probe, vocabulary_ids
-from jaxprompt.evaluation.ranking import choice_ids, rank_choices
-from jaxprompt.sharding import to_host, whole_rows
+from jaxprompt.evaluation.ranking import choice_ids, own_choice_ids, rank_choices
+from jaxprompt.sharding import to_host
 from jaxprompt.types import Batch, Params
 
 if TYPE_CHECKING:
@@ -56,21 +55,6 @@ class Scores:
         return metrics.selection_score(self.values)
 
 
-@dataclasses.dataclass(frozen=True)
-class EvalSet:
-    """The examples of a split, ready for a model; made by `eval_set`, and good for many evaluations.
-
-    Attributes:
-        examples: the examples, by number.
-        batches: their rows in any order; `index` is the number of a row's example, -1 a filler.
-        format: names the metrics, the labels and the length of the answers.
-    """
-
-    examples: Sequence[Example]
-    batches: Iterable[Batch]
-    format: TaskFormat
-
-
 def evaluate(
     model: PatchedModel,
     params: Params,
@@ -91,8 +75,8 @@ def evaluate(
         task: from `load_task`.
         split: such as `validation`.
         batch_size: rows decoded at once.
-        method: `greedy` and `beam` decode an answer; `rank` takes the likeliest of the task's labels, `token` the
-            likeliest word of its vocabulary.
+        method: `greedy` and `beam` decode an answer; `rank` takes the likeliest of the task's labels, or of
+            an example's own choices, `token` the likeliest word of its vocabulary.
         search: for `beam`, fields of `GenerationConfig`; by default 5 beams.
         max_examples: score only the first so many.
         predictions_path: where to write the predictions, one JSON object a line; see `write_predictions`.
@@ -106,22 +90,6 @@ def evaluate(
     if predictions_path is not None:
         write_predictions(predictions_path, scores.predictions, data.examples)
     return scores
-
-
-def eval_set(
-    model: PatchedModel, task: Task, split: str, *, batch_size: int = 64, max_examples: int | None = None
-) -> EvalSet:
-    """Encodes a split once, for any number of calls of `score`; arguments and errors as for `evaluate`."""
-    examples = task.examples(split, for_training=False)
-    if max_examples is not None:
-        examples = examples[:max_examples]
-    features = encode_examples(examples, model.row_encoder, task.format, for_generation=True)
-    if isinstance(features, list):
-        # Rows of like length share batches, so short ones are padded little; the numbers they carry restore the order.
-        features = sorted(features, key=lambda feature: len(feature.input_ids))
-    rows = whole_rows(batch_size, model.mesh)
-    batches = eval_batches(features, batch_size=rows, pad_id=model.config.pad_token_id)
-    return EvalSet(examples, batches, task.format)
 
 
 def score(
@@ -142,10 +110,10 @@ def score(
         search: as for `evaluate`.
 
     Raises:
-        ValueError: an unknown method, `rank` for a task without labels, `token` for one without a vocabulary, or
-            batches that do not hold every example once.
+        ValueError: an unknown method, `rank` for a task without labels or choices, `token` for one without a
+            vocabulary, or batches that do not hold every example once.
     """
-    answer = _answering(model, params, data.format, method, search)
+    answer = _answering(model, params, data, method, search)
     return score_predictions(answer.texts(_answers(data, answer.results)), data)
 
 
@@ -169,7 +137,7 @@ def score_members(
     Raises:
         ValueError: as for `score`.
     """
-    answer = _answering(model, params, data.format, method, search)
+    answer = _answering(model, params, data, method, search)
 
     def by_example(batch: Batch) -> jax.Array:
         rows = answer.results(model.replicated(batch))
@@ -238,8 +206,9 @@ class _Answering(NamedTuple):
 
 
 def _answering(
-    model: DecodableModel, params: Params, task: TaskFormat, method: str, search: Mapping[str, Any] | None
+    model: DecodableModel, params: Params, data: EvalSet, method: str, search: Mapping[str, Any] | None
 ) -> _Answering:
+    task = data.format
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose from {METHODS}")
     if method in ("greedy", "beam"):
@@ -254,22 +223,29 @@ def _answering(
         return _Answering(
             lambda batch: probe(model, params, batch, list(known.values())), lambda rows: [words[row] for row in rows]
         )
-    if not task.labels:
-        raise ValueError(f"the task {task.name!r} has no labels to rank; use method='greedy'")
-    choices = choice_ids(model, task.labels)
+    best = lambda batch, choices: jnp.argmax(rank_choices(model, params, batch, choices), axis=-1)  # noqa: E731
+    if task.labels:
+        labels = choice_ids(model, task.labels)
+        return _Answering(lambda batch: best(batch, labels), lambda rows: [task.labels[row] for row in rows])
+    own = [example.choices for example in data.examples]
+    if not any(own):
+        raise ValueError(f"the task {task.name!r} has no labels or choices to rank; use method='greedy'")
+    choices = own_choice_ids(model, own)
     return _Answering(
-        lambda batch: jnp.argmax(rank_choices(model, params, batch, choices), axis=-1),
-        lambda rows: [task.labels[row] for row in rows],
+        lambda batch: best(batch, choices[np.asarray(batch.index)]),
+        # Beyond an example's own choices stands its first one again.
+        lambda rows: [texts[row] if row < len(texts) else texts[0] for texts, row in zip(own, rows, strict=True)],
     )
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Sequence[str], examples: Sequence[Example]) -> None:
-    """Writes one JSON object a line: the example's number, its fields, the prediction and the right answers."""
+    """Writes one JSON object a line: the example's number, its fields, the prediction and the answers it is held to."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("w", encoding="utf-8") as lines:
         for number, (prediction, example) in enumerate(zip(predictions, examples, strict=True)):
             answers = example.references or (example.target,)
             row = {"index": number, "prediction": prediction, "answers": answers, "fields": dict(example.fields)}
+            row |= {"wrong": True} if example.wrong else {}  # what stands as the answer is one to avoid
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

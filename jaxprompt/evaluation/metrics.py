@@ -12,6 +12,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxprompt.data.task_format import Example
+from jaxprompt.evaluation.superglue_metrics import SUPERGLUE_METRICS
 from jaxprompt.evaluation.text_metrics import TEXT_METRICS, UNBOUNDED, references
 
 Metric = Callable[[Sequence[str], Sequence[Example], Sequence[str]], dict[str, float]]
@@ -107,6 +108,12 @@ def token_f1(predictions: Sequence[str], examples: Sequence[Example], labels: Se
     return {"token_f1": _best_over_references(_overlap_f1, predictions, examples)}
 
 
+def squad(predictions: Sequence[str], examples: Sequence[Example], labels: Sequence[str]) -> dict[str, float]:
+    """SQuAD's `exact_match` and, under the name `f1`, its `token_f1`."""
+    (overlap,) = token_f1(predictions, examples, labels).values()
+    return {**exact_match(predictions, examples, labels), "f1": overlap}
+
+
 def normalize_answer(text: str) -> str:
     """Lower case, no ASCII punctuation, no articles, single spaces (Rajpurkar et al. 2016, the official script)."""
     text = text.lower().translate(str.maketrans("", "", string.punctuation))
@@ -119,6 +126,8 @@ METRICS: dict[str, Metric] = {
     "mean_f1": mean_f1,
     "exact_match": exact_match,
     "token_f1": token_f1,
+    "squad": squad,
+    **SUPERGLUE_METRICS,
     **TEXT_METRICS,
 }
 

@@ -70,6 +70,24 @@ def choice_ids(model: DecodableModel, texts: Sequence[str]) -> Int[np.ndarray, "
     return choices
 
 
+def own_choice_ids(model: DecodableModel, choices: Sequence[Sequence[str]]) -> Int[np.ndarray, "N C T"]:
+    """Ids of the choices that each of N examples has for itself, in one shape.
+
+    A row with fewer choices than another is filled up with its first one, which among equals wins.
+
+    Raises:
+        ValueError: an example has no choices, or the tokenizer does not fit the model.
+    """
+    if empty := [number for number, texts in enumerate(choices) if not texts]:
+        raise ValueError(f"{len(empty)} of {len(choices)} examples have no choices, such as number {empty[0]}")
+    known = list(dict.fromkeys(text for texts in choices for text in texts))
+    ids = choice_ids(model, known)
+    place = {text: number for number, text in enumerate(known)}
+    most = max(map(len, choices))
+    filled = [[*texts, *texts[:1] * (most - len(texts))] for texts in map(list, choices)]
+    return ids[np.array([[place[text] for text in texts] for texts in filled])]
+
+
 @jit_with_model
 def _log_likelihoods(
     model: DecodableModel, params: Params, batch: Batch, tokens: Int[Array, "C B T"], real: Bool[Array, "C B T"]

@@ -11,6 +11,7 @@ from jaxprompt.prompts.method import PromptMethod
 from jaxprompt.prompts.model_tuning import ModelTuning
 from jaxprompt.prompts.p_tuning import PTuning
 from jaxprompt.prompts.prefix_tuning import PrefixTuning
+from jaxprompt.prompts.prompt_design import PromptDesign
 from jaxprompt.prompts.prompt_tuning import PromptTuning
 
 METHODS: Mapping[str, type[PromptMethod]] = {
@@ -18,6 +19,7 @@ METHODS: Mapping[str, type[PromptMethod]] = {
     "prefix_tuning": PrefixTuning,
     "p_tuning": PTuning,
     "model_tuning": ModelTuning,
+    "prompt_design": PromptDesign,
 }
 """The values of `prompt.method`."""
 
@@ -26,8 +28,8 @@ METHODS: Mapping[str, type[PromptMethod]] = {
 class PromptConfig:
     """The prompt method and its hyperparameters, under the names that its class has for them.
 
-    What is empty or 0 is left to the method's own default. What is not, the method must know; model tuning alone, which
-    has no prompt, takes no notice.
+    What is empty or 0 is left to the method's own default. What is not, the method must know; model tuning and prompt
+    design, which have no soft prompt, take no notice.
 
     Attributes:
         method: a key of `METHODS`.
@@ -50,6 +52,7 @@ class PromptConfig:
         hidden_size: width of the MLP (Prefix-Tuning) or of the prompt encoder (P-tuning).
         encoder: P-tuning's prompt encoder.
         num_layers: of its LSTM.
+        shots: prompt design's: numbers of solved examples to try in the text.
     """
 
     method: str = "prompt_tuning"
@@ -71,6 +74,7 @@ class PromptConfig:
     hidden_size: int = 0
     encoder: str = ""
     num_layers: int = 0
+    shots: tuple[int, ...] = ()
 
     def build(self, task_labels: tuple[str, ...] = ()) -> PromptMethod:
         """The method object.
@@ -84,7 +88,7 @@ class PromptConfig:
         known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         default, values = PromptConfig(), dataclasses.asdict(self)
         shared = {"method", "template", "prepend"}
-        for name in () if kind is ModelTuning else values.keys() - known - shared:
+        for name in () if kind in (ModelTuning, PromptDesign) else values.keys() - known - shared:
             if getattr(self, name) != getattr(default, name):
                 raise ConfigError(
                     f"prompt.{name} is {getattr(self, name)!r}, of which {self.method} knows nothing; "

@@ -155,8 +155,10 @@ def try_setting(experiment: Experiment, slice: Slice, changes: Mapping[str, Any]
 
 
 def decode_reports(attempt: Attempt) -> dict[str, ProgramReport]:
-    """The programs of evaluation: `prefill` reads a batch's inputs, `decode_step` one more token of each row."""
+    """Evaluation's programs: `prefill` reads inputs, `decode_step` one more token a row; `loss`, in pre-training."""
     links = _links(attempt.slice, attempt.programs)
+    if attempt.experiment.corpus.objective:
+        return {"loss": compile_program(attempt.programs.lower_loss(), links)}
     lowered = attempt.programs.lower_prefill()
     reports = {"prefill": compile_program(lowered, links)}
     if reports["prefill"].compiled is not None:

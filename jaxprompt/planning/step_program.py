@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jaxprompt import sharding, trees
 from jaxprompt.data import mini, tasks
 from jaxprompt.data.batching import choose_buckets
+from jaxprompt.data.mixture import common_format
+from jaxprompt.data.named_source import NamedSource
 from jaxprompt.data.row_encoder import RowEncoder
 from jaxprompt.data.task_format import TaskFormat
 from jaxprompt.evaluation.decodable import inputs_only
@@ -24,6 +27,7 @@ from jaxprompt.patching import PatchedModel, patch
 from jaxprompt.planning.architectures import read_architecture
 from jaxprompt.prompts.model_tuning import ModelTuning
 from jaxprompt.training.optim import TUNE_MODEL, make_optimizer, split_trainable
+from jaxprompt.training.pretrain import loss_sums
 from jaxprompt.training.step import TrainState, init_state, make_train_step, state_shardings
 from jaxprompt.types import Batch, Params
 
@@ -94,6 +98,12 @@ class Programs:
             return logits, cache
 
         return jax.jit(prefill).lower(self._params(), self.eval_batch)
+
+    def lower_loss(self) -> jax.stages.Lowered:
+        """What pre-training's evaluation makes of a batch of its own, the loss."""
+        rows, whole = self.eval_batch.inputs.shape[0], self.eval_batch.inputs.sharding
+        batch = _abstract_batch(rows, self.lengths.inputs, self.lengths.targets, self.model, self.model.mesh, whole)
+        return jax.jit(functools.partial(loss_sums, self.model)).lower(self._params(), batch)
 
     def lower_decode_step(self, prefill: jax.stages.Compiled, lowered: jax.stages.Lowered) -> jax.stages.Lowered:
         """What reads one more token a row.
@@ -201,8 +211,9 @@ def task_format(experiment: Experiment) -> TaskFormat:
     kind, _, place = config.source.partition(":")
     known = {**tasks.FORMATS, **mini.FORMATS}
     name = config.name or (place.partition(":")[0].rpartition("/")[2] if kind == "tfds" else place)
-    if name in known:
-        format = known[name]
+    names = [NamedSource.parse(text).name for text in config.mixture] or [name]
+    if known.keys() >= set(names):
+        format = common_format({one: known[one] for one in names}) if config.mixture else known[name]
     elif config.max_input_length and config.max_target_length:
         format = TaskFormat(name or "text", "{input}", lambda record: ())
     else:
@@ -221,7 +232,8 @@ def _patch(experiment: Experiment, lm: LanguageModel) -> tuple[PatchedModel, Len
         targets = corpus.row_length if lm.config.is_causal else corpus.row_targets
         return patch(lm, ModelTuning()), Lengths(corpus.row_length, targets, corpus.row_length)
     format, prompt = task_format(experiment), experiment.prompt
-    model = patch(lm, prompt.build(format.labels), prompt.template or format.input, prepend=prompt.prepend)
+    template = experiment.task.template(prompt.template or format.input)
+    model = patch(lm, prompt.build(format.init_words), template, prepend=prompt.prepend)
     encoder = RowEncoder(
         model.template,
         None,

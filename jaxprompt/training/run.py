@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import jax
 from etils import epath
 
-from jaxprompt.data.lama import read_vocabulary
-from jaxprompt.data.tasks import Task, load_task
 from jaxprompt.evaluation.curves import plot_learning_curve
 from jaxprompt.evaluation.probing import restrict
 from jaxprompt.evaluation.text_metrics import UNBOUNDED
@@ -22,10 +19,13 @@ from jaxprompt.models.load import load_model
 from jaxprompt.patching import patch
 from jaxprompt.paths import as_path, total_bytes
 from jaxprompt.processes import is_main, main_says
+from jaxprompt.prompts.prompt_design import PromptDesign
 from jaxprompt.sharding import DATA, MODEL, check_rows, make_mesh
 from jaxprompt.training.loop import Fitted
+from jaxprompt.training.open_tasks import open_task
 from jaxprompt.training.pretrain import pretrain
-from jaxprompt.training.scoring import BEST, ENSEMBLE, TRAINED, final_split, summarize_scores
+from jaxprompt.training.prompt_design import TEXT_PROMPT, design_prompt
+from jaxprompt.training.scoring import BEST, ENSEMBLE, TRAINED, final_split, one_task, summarize_scores
 from jaxprompt.training.train import MEMBERS, check_scorable, train
 from jaxprompt.training.workdir import open_workdir, write_json
 
@@ -66,11 +66,20 @@ def run(
         return _finish(_summary(fitted, lm), directory, directory / "model")
 
     check_scorable(task, final_split(experiment), experiment.eval)
-    method = experiment.prompt.build(task.format.labels)
-    model = patch(lm, method, experiment.prompt.template or task.format.input, prepend=experiment.prompt.prepend)
+    if experiment.eval.transfer:
+        one_task(task, "eval.transfer")
+    method = experiment.prompt.build(task.format.init_words)
+    text = experiment.task.template(experiment.prompt.template or task.format.input)
+    model = patch(lm, method, text, prepend=experiment.prompt.prepend)
     left_out: dict[str, int] = {}
     if experiment.eval.method == "token":
-        task, left_out = restrict(task, model)
+        task, left_out = restrict(one_task(task, "eval.method='token'"), model)
+    if isinstance(method, PromptDesign):
+        task = one_task(task, "prompt.method='prompt_design'")
+        directory = open_workdir(workdir, experiment)
+        designed = design_prompt(lm, method, experiment, task, directory)
+        fitted = Fitted(0, True, {}, designed.best, designed.seconds, 0, lm.num_params)
+        return _finish(_summary(fitted, lm) | designed.summary, directory, directory / TEXT_PROMPT)
     directory = open_workdir(workdir, experiment)
     result = train(
         model,
@@ -127,24 +136,6 @@ def open_model(experiment: Experiment) -> LanguageModel:
     return load_model(config.path, quantize=config.quantize, **options)
 
 
-def open_task(experiment: Experiment) -> Task:
-    """The task that an experiment names, with the experiment's lengths, metrics and vocabulary.
-
-    Raises:
-        ValueError: there is no such task or source.
-    """
-    config = experiment.task
-    task = load_task(config.name or None, config.source or None, config.data_dir or None)
-    changes: dict[str, Any] = {
-        key: getattr(config, key) for key in ("max_input_length", "max_target_length") if getattr(config, key)
-    }
-    if config.metrics:
-        changes["metrics"] = config.metrics
-    if config.vocabulary:
-        changes["vocabulary"] = read_vocabulary(config.vocabulary)
-    return dataclasses.replace(task, format=dataclasses.replace(task.format, **changes))
-
-
 def _summary(fitted: Fitted, lm: LanguageModel) -> dict[str, Any]:
     data, model = (1, 1) if lm.mesh is None else lm.mesh.devices.shape
     return {
@@ -197,13 +188,17 @@ def _report(summary: dict[str, Any], directory: epath.Path) -> str:
     if left_out := summary.get("left_out"):
         facts = ", ".join(f"{count} of {split}" for split, count in left_out.items())
         rows.append(("left out", f"{facts}: their answers are not one token of the vocabulary"))
+    if shots := summary.get("shots"):
+        best = summary["best"]["shots"]
+        used = f"{shots[str(best)]['used']:.1f} on average had room"
+        rows.append(("solved examples", f"{best}, the best of {', '.join(shots)}; {used}"))
     rows += [
         ("trainable numbers", f"{summary['num_trainable']:,} ({100 * summary['num_trainable'] / total:.4f} %)"),
         ("frozen numbers", f"{summary['num_frozen']:,}"),
         ("saved export", f"{summary['saved_bytes'] / 1024:.0f} KiB in {best_dir}"),
         ("best step", f"{summary['best']['step']} of {summary['step']}"),
         ("training time", f"{summary['seconds']:.0f} s on {summary['device']}"),
-        ("learning curve", str(directory / "learning_curve.png")),
+        *([] if shots else [("learning curve", str(directory / "learning_curve.png"))]),
         ("all of it", str(directory / SUMMARY)),
     ]
     width = max(len(name) for name, _ in rows)

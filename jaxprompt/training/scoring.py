@@ -8,19 +8,15 @@ from typing import Any
 
 import jax
 
+from jaxprompt.data.mixture import Mixture
 from jaxprompt.data.tasks import Task, load_task
 from jaxprompt.data.template import Template
-from jaxprompt.data.transfer import in_format_of
+from jaxprompt.data.transfer import in_words_of
 from jaxprompt.evaluation.ensemble import by_score, ensemble_vote
-from jaxprompt.evaluation.evaluate import (
-    EvalSet,
-    eval_set,
-    evaluate,
-    label_scores,
-    score_members,
-    score_predictions,
-)
-from jaxprompt.experiment import EvalConfig, Experiment
+from jaxprompt.evaluation.eval_set import EvalSet
+from jaxprompt.evaluation.evaluate import label_scores, score_predictions
+from jaxprompt.evaluation.task_sets import TaskScores, by_task, eval_sets, score_member_sets, score_sets
+from jaxprompt.experiment import ConfigError, EvalConfig, Experiment
 from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.patching import PatchedModel, patch
 from jaxprompt.prompts.model_tuning import ModelTuning
@@ -52,17 +48,20 @@ def final_split(experiment: Experiment) -> str:
     return experiment.task.test_split or experiment.task.validation_split
 
 
-def summarize_scores(experiment: Experiment, task: Task, lm: LanguageModel, result: TrainResult) -> dict[str, Any]:
+def summarize_scores(
+    experiment: Experiment, task: Task | Mixture, lm: LanguageModel, result: TrainResult
+) -> dict[str, Any]:
     """A finished run's scores, as its summary holds them.
 
     Args:
         experiment: what was run.
-        task: that was trained on.
+        task: that was trained on, or the mixture.
         lm: the frozen model.
         result: what training came to.
 
     Returns:
-        `split`, `scores`; where asked for `transfer`, the same for other tasks by name; of several prompts `members`.
+        `split`, `scores`; of a mixture also `tasks`, the trained prompt's metrics by task; where asked for `transfer`,
+        the same as `scores` for other tasks by name; of several prompts `members`.
 
     Raises:
         ValueError: the run stopped before its first evaluation; a task cannot be had, or cannot be asked as the one
@@ -71,10 +70,12 @@ def summarize_scores(experiment: Experiment, task: Task, lm: LanguageModel, resu
     split = final_split(experiment)
     scored = _scored(experiment, task, split, lm, result, baselines=experiment.eval.baselines)
     summary: dict[str, Any] = {"split": split, "scores": scored.rows}
+    if isinstance(task, Mixture):
+        summary["tasks"] = by_task(scored.rows[TRAINED])
     members: dict[int, dict[str, Any]] = {number: {"scores": values} for number, values in scored.members.items()}
     for other in experiment.eval.transfer:
         name, source, at = transfer_of(other, split)
-        elsewhere = in_format_of(load_task(name or None, source, experiment.task.data_dir or None), task.format)
+        elsewhere = in_words_of(load_task(name or None, source, experiment.task.data_dir or None), task.format)
         found = _scored(experiment, elsewhere, at, lm, result, baselines=False)
         name = name or elsewhere.format.name
         summary.setdefault("transfer", {})[name] = {"split": at, "rows": found.rows}
@@ -105,28 +106,39 @@ def transfer_of(entry: str, split: str) -> tuple[str, str, str]:
 
 
 def _scored(
-    experiment: Experiment, task: Task, split: str, lm: LanguageModel, result: TrainResult, *, baselines: bool
+    experiment: Experiment, task: Task | Mixture, split: str, lm: LanguageModel, result: TrainResult, *, baselines: bool
 ) -> Scored:
     if result.model is None or result.params is None:
         raise ValueError("there is no best export to score: the run stopped before its first evaluation")
     options = experiment.eval
     rows = _baselines(experiment, task, split, lm) if baselines else {}
     if not result.fitted.members:
-        rows[TRAINED] = _evaluated(result.model, result.params, task, split, options)
+        rows[TRAINED] = _evaluated(_asking(experiment, result.model, task), result.params, task, split, options)
         return Scored(rows)
     found = {number: best["selection"] for number, best in enumerate(result.fitted.members) if best}
     order = by_score(found)
     ensemble, params = load_members(result.model, result.best_dir.parent, order)
-    data = eval_set(
+    ensemble = dataclasses.replace(ensemble, model=_asking(experiment, ensemble.model, task))
+    sets = eval_sets(
         ensemble.model, task, split, batch_size=options.batch_size, max_examples=options.max_examples or None
     )
-    each = score_members(ensemble, params, data, method=options.method, search=options.search)
-    votes = _votes(options.vote, ensemble, params, data, [scores.predictions for scores in each])
+    each = score_member_sets(ensemble, params, sets, method=options.method, search=options.search)
+    votes = {
+        name: _votes(options.vote, ensemble, params, data, [scores.tasks[name].predictions for scores in each])
+        for name, data in sets.items()
+    }
     names = each[0].values
     rows[TRAINED] = rows[BEST] = each[0].values
     rows[AVERAGE] = {name: sum(scores.values[name] for scores in each) / len(each) for name in names}
-    rows[ENSEMBLE] = score_predictions(votes, data).values
+    rows[ENSEMBLE] = TaskScores({name: score_predictions(votes[name], data) for name, data in sets.items()}).values
     return Scored(rows, {number: scores.values for number, scores in sorted(zip(order, each, strict=True))})
+
+
+def _asking(experiment: Experiment, model: PatchedModel, task: Task | Mixture) -> PatchedModel:
+    """What was trained, reading a task's own text; a template that the experiment names holds for every task."""
+    if experiment.prompt.template:
+        return model
+    return patch(model.lm, model.method, experiment.task.template(task.format.input), prepend=not model.as_prefix)
 
 
 def _votes(rule: str, ensemble: Any, params: Params, data: EvalSet, answers: list[list[str]]) -> list[str]:
@@ -136,7 +148,7 @@ def _votes(rule: str, ensemble: Any, params: Params, data: EvalSet, answers: lis
     return ensemble_vote(answers, scores, rule=rule, labels=data.format.labels)
 
 
-def _baselines(experiment: Experiment, task: Task, split: str, lm: LanguageModel) -> dict[str, Values]:
+def _baselines(experiment: Experiment, task: Task | Mixture, split: str, lm: LanguageModel) -> dict[str, Values]:
     """The frozen model without a prompt, and with one in words."""
     template = Template.parse(experiment.prompt.template or task.format.input)
     templates: Mapping[str, str | None] = {NO_PROMPT: template.without_slots(), HARD_PROMPT: task.format.hard_prompt}
@@ -148,14 +160,21 @@ def _baselines(experiment: Experiment, task: Task, split: str, lm: LanguageModel
     }
 
 
-def _evaluated(model: PatchedModel, params: Params, task: Task, split: str, options: EvalConfig) -> Values:
-    return evaluate(
-        model,
-        params,
-        task,
-        split,
-        batch_size=options.batch_size,
-        method=options.method,
-        search=options.search,
-        max_examples=options.max_examples or None,
-    ).values
+def _evaluated(model: PatchedModel, params: Params, task: Task | Mixture, split: str, options: EvalConfig) -> Values:
+    sets = eval_sets(model, task, split, batch_size=options.batch_size, max_examples=options.max_examples or None)
+    return score_sets(model, params, sets, method=options.method, search=options.search).values
+
+
+def one_task(task: Task | Mixture, why: str) -> Task:
+    """The task, for what is not defined for several.
+
+    Args:
+        task: what a run trains on.
+        why: what is not, for the message.
+
+    Raises:
+        ConfigError: it is a mixture.
+    """
+    if isinstance(task, Mixture):
+        raise ConfigError(f"{why} is for one task, but task.mixture names {list(task.tasks)}; leave one of them out")
+    return task

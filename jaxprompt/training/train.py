@@ -11,13 +11,11 @@ import jax
 from etils import epath
 
 from jaxprompt import trees
-from jaxprompt.data.features import encode_examples
-from jaxprompt.data.pipeline import TrainBatches, train_batches
-from jaxprompt.data.task_format import Example, TaskFormat
+from jaxprompt.data.mixture import Mixture, scored_tasks
 from jaxprompt.data.tasks import Task
 from jaxprompt.evaluation import metrics
 from jaxprompt.evaluation.ensemble import EnsembleModel
-from jaxprompt.evaluation.evaluate import Scores, eval_set, score, score_members
+from jaxprompt.evaluation.task_sets import TaskScores, eval_sets, score_member_sets, score_sets
 from jaxprompt.experiment import ConfigError, EvalConfig, TrainConfig
 from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.models.load import load_model
@@ -28,10 +26,11 @@ from jaxprompt.paths import absolute, as_path
 from jaxprompt.prompts.exported import ExportedPrompt
 from jaxprompt.prompts.model_tuning import ModelTuning
 from jaxprompt.prompts.store import BaseModel, PromptMeta, check_prompt, load_prompt, save_prompt
-from jaxprompt.sharding import data_share, replicate
+from jaxprompt.sharding import replicate
 from jaxprompt.training.loop import Fitted, Score, fit
 from jaxprompt.training.members import MemberBatches, members_of, stack
 from jaxprompt.training.optim import FREEZE, TUNE_MODEL, OptimConfig, preset
+from jaxprompt.training.task_batches import task_batches
 from jaxprompt.types import Params
 
 MEMBERS = "prompts"
@@ -57,7 +56,7 @@ class TrainResult:
 
 def train(
     model: PatchedModel,
-    task: Task,
+    task: Task | Mixture,
     workdir: str | epath.PathLike,
     *,
     train: TrainConfig | None = None,
@@ -75,7 +74,7 @@ def train(
 
     Args:
         model: from `patch`; its template must name the task's fields.
-        task: from `load_task`.
+        task: from `load_task`; or a mixture of tasks, that one prompt or model learns together.
         workdir: a directory of the run's own; gets `metrics.jsonl`, `checkpoints/` and the best export, `prompt/` or
             `model/` (with `train.tune_model` both), which replaces one that is there. Of several prompts, `prompts/0`,
             `prompts/1`, … hold each one's best, and `prompt/` the best of them.
@@ -103,7 +102,7 @@ def train(
         rules = TUNE_MODEL if train.tune_model and not _is_bare(model) else model.method.rules
     check_scorable(task, validation_split, eval)
     _check_exportable(model, rules, train)
-    validation = eval_set(
+    validation = eval_sets(
         model, task, validation_split, batch_size=eval.batch_size, max_examples=eval.max_examples or None
     )
 
@@ -118,11 +117,11 @@ def train(
     def evaluate(params: Params) -> Score | list[Score]:
         weights = in_model_dtype(model, params)
         if members:
-            each = score_members(ensemble, weights, validation, method=eval.method, search=eval.search)
+            each = score_member_sets(ensemble, weights, validation, method=eval.method, search=eval.search)
             return [as_score(scores) for scores in each]
-        return as_score(score(model, weights, validation, method=eval.method, search=eval.search))
+        return as_score(score_sets(model, weights, validation, method=eval.method, search=eval.search))
 
-    def as_score(scores: Scores) -> Score:
+    def as_score(scores: TaskScores) -> Score:
         return Score(scores.values, scores.values[eval.metric] if eval.metric else scores.selection)
 
     # Compiled, as it is within the training steps, so that the export is what was trained to the last bit.
@@ -149,13 +148,12 @@ def train(
             if number is None or best["leads"]:
                 save_prompt(directory / "prompt", prompt, meta)
 
-    examples = task.examples(train_split, for_training=True)
-    if max_train_examples:
-        examples = examples[:max_train_examples]
-    if not optim.schedule_every:
-        optim = dataclasses.replace(optim, schedule_every=max(1, len(examples) // train.batch_size))
     seeds = [member.seed for member in members] or [seed]
-    streams = task_batches(model, task.format, examples, train.batch_size, seeds)
+    streams, epoch = task_batches(
+        model, task, train_split, batch_size=train.batch_size, seeds=seeds, max_examples=max_train_examples
+    )
+    if not optim.schedule_every:
+        optim = dataclasses.replace(optim, schedule_every=max(1, epoch // train.batch_size))
     batches = MemberBatches(streams, model.config.pad_token_id) if members else streams[0]
     with contextlib.closing(batches):
         fitted = fit(
@@ -178,20 +176,28 @@ def train(
     return TrainResult(fitted, best_dir, *best)
 
 
-def check_scorable(task: Task, split: str, eval: EvalConfig) -> None:
+def check_scorable(task: Task | Mixture, split: str, eval: EvalConfig) -> None:
     """Finds out before the training, and not after it, that a split's scores could not be had.
 
     Raises:
         ValueError: there is no such split, or it is empty.
         ConfigError: it has no answers to compare with, the task has no such metric, or no labels to rank.
     """
+    named = {name: _metrics_of(each, split, eval) for name, each in scored_tasks(task).items()}
+    known = {f"{name}/{metric}" if name else metric for name, values in named.items() for metric in values}
+    if eval.metric and eval.metric not in known:
+        raise ConfigError(f"eval.metric is {eval.metric!r}, but {task.format.name} has {sorted(known)}")
+
+
+def _metrics_of(task: Task, split: str, eval: EvalConfig) -> list[str]:
+    """The names of the values that scoring the split will give; raises what `check_scorable` does."""
     answered = next((one for one in task.examples(split, for_training=False) if one.target or one.references), None)
     if answered is None:
         raise ConfigError(
             f"split {split!r} of {task.source} has no answers to score by; name others as task.validation_split and "
             "task.test_split"
         )
-    if eval.method == "rank" and not task.format.labels:
+    if eval.method == "rank" and not (task.format.labels or answered.choices):
         raise ConfigError(f"eval.method is 'rank', but {task.format.name} has no labels to rank; use 'greedy'")
     if eval.vote != "majority" and not task.format.labels:
         raise ConfigError(
@@ -202,9 +208,7 @@ def check_scorable(task: Task, split: str, eval: EvalConfig) -> None:
             f"eval.method is 'token', but {task.format.name} has no vocabulary to choose from; name a file of words as "
             "task.vocabulary, or use 'greedy'"
         )
-    known = metrics.score(task.format.metrics, [answered.target], [answered], task.format.labels)
-    if eval.metric and eval.metric not in known:
-        raise ConfigError(f"eval.metric is {eval.metric!r}, but {task.format.name} has {sorted(known)}")
+    return list(metrics.score(task.format.metrics, [answered.target], [answered], task.format.labels))
 
 
 def _is_bare(model: PatchedModel) -> bool:
@@ -222,25 +226,6 @@ def _check_exportable(model: PatchedModel, rules: trees.Rules[str], train: Train
             f"{model.method.name} prompt does not hold; freeze model/.*, set train.tune_model=True to export the model "
             "as well, or patch the model with ModelTuning"
         )
-
-
-def task_batches(
-    model: PatchedModel, format: TaskFormat, examples: Sequence[Example], batch_size: int, seeds: Sequence[int]
-) -> list[TrainBatches]:
-    """Training batches of a task's examples, without end: for each seed a stream in an order of its own."""
-    features = encode_examples(examples, model.row_encoder, format)
-    share, count = data_share(model.mesh)
-    return [
-        train_batches(
-            features,
-            batch_size=batch_size,
-            seed=seed,
-            pad_id=model.config.pad_token_id,
-            process_index=share,
-            process_count=count,
-        )
-        for seed in seeds
-    ]
 
 
 def load_best(model: PatchedModel, directory: epath.Path, *, model_tuned: bool = False) -> tuple[PatchedModel, Params]:

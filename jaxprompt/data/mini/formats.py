@@ -32,6 +32,7 @@ def _facts(name: str, input: str, relations: Sequence[str]) -> TaskFormat:
         max_input_length=32,
         max_target_length=4,
         vocabulary=tuple(dict.fromkeys(word for relation in relations for word in facts.objects(relation))),
+        keywords=tuple(relations),
     )
 
 

@@ -1,0 +1,60 @@
+"""Training batches of a task, or of a mixture of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxprompt.data.features import encode_examples
+from jaxprompt.data.mixture import Mixture, mixing_rates
+from jaxprompt.data.pipeline import TrainBatches, train_batches
+from jaxprompt.data.tasks import Task
+from jaxprompt.patching import PatchedModel
+from jaxprompt.sharding import data_share
+
+
+def task_batches(
+    model: PatchedModel,
+    task: Task | Mixture,
+    split: str,
+    *,
+    batch_size: int,
+    seeds: Sequence[int],
+    max_examples: int = 0,
+) -> tuple[list[TrainBatches], int]:
+    """Training batches without end, for each seed a stream in an order of its own.
+
+    Args:
+        model: a patched model whose template reads the fields of the task's examples.
+        task: what is trained on; of a mixture, each task as often as `mixing_rates` says.
+        split: the split, of each task.
+        batch_size: rows of the global batch.
+        seeds: of the orders.
+        max_examples: the first so many of the split, of each task; 0: all.
+
+    Returns:
+        The streams, and how many examples an epoch has; a mixture's has min(e_m, K) of task m.
+
+    Raises:
+        ValueError: there is no such split, it is empty, or an example has no target.
+    """
+    tasks = list(task.tasks.values()) if isinstance(task, Mixture) else [task]
+    found = [(each.examples(split, for_training=True), each.format) for each in tasks]
+    if max_examples:
+        found = [(examples[:max_examples], format) for examples, format in found]
+    features = [encode_examples(examples, model.row_encoder, format) for examples, format in found]
+    counts = [len(rows) for rows in features]
+    limit = task.limit if isinstance(task, Mixture) else 0
+    share, processes = data_share(model.mesh)
+    streams = [
+        train_batches(
+            features if limit else features[0],
+            weights=mixing_rates(counts, limit) if limit else None,
+            batch_size=batch_size,
+            seed=seed,
+            pad_id=model.config.pad_token_id,
+            process_index=share,
+            process_count=processes,
+        )
+        for seed in seeds
+    ]
+    return streams, sum(min(count, limit) for count in counts) if limit else counts[0]
