@@ -4,6 +4,7 @@
 # make parity       the table of differences from transformers' PyTorch models
 # make methods      the table of what holds for every method on every family of models
 # make sharding     the table of differences between eight devices and one
+# make scaling      Lester et al. (2021) in miniature: a family of models, tuned in every way, and the figures
 # make chaos        a run that is killed fifty times beside one that is left alone
 #
 # PYTHON chooses the interpreter, JAX_EXTRA the accelerator: make quickstart JAX_EXTRA=cuda13 (or tpu).
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 # Large buffers on huge pages: on Linux CPUs this saves page faults, which cost a step a fifth of its time and more.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test check parity methods sharding chaos clean
+.PHONY: quickstart test check parity methods sharding scaling chaos clean
 .SECONDARY:
 
 quickstart: $(VENV)/.installed
@@ -40,6 +41,10 @@ methods: $(VENV)/.installed-test
 
 sharding: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/sharding.py
+
+scaling: $(VENV)/.installed
+	$(BIN)/python launch/sweep.py --sweep=configs/sweeps/miniature.py --root=runs/miniature
+	$(BIN)/python launch/figures.py --runs=runs/miniature --output=docs/miniature
 
 chaos: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/chaos.py --output=chaos.json
