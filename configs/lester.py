@@ -40,7 +40,7 @@ behind). Lengths, steps and batches are ours, those of prompt tuning, and so is 
 P-tuning. None of it is tuned for T5.
 
 `squad` is then tried on MRQA's six other domains, `qqp` on MRPC and `mrpc` on QQP, without training (section 5); not
-the latter two by P-tuning, whose template names the fields of one set.
+by prompt design, whose text has one set's examples, nor the latter two by P-tuning, whose template names its fields.
 
 Hardware: XXL's step fits a v5e-16 for all methods that leave the model frozen; `launch/plan.py` says on which mesh, and
 how fast it should be. The authors took 4 TPU v2 chips up to base and 16 TPU v3 chips above it. Small and base also run
@@ -182,8 +182,8 @@ def get_config(argument: str = ""):
         "optim": OPTIMISERS.get((method, chosen["preset"]), {}),
         "eval": {"every": 1000, "batch_size": 32, "transfer": TRANSFER.get(task, ())},
     }
-    if method == "p_tuning" and task in ("qqp", "mrpc"):
-        sections["eval"]["transfer"] = ()  # its template names the fields of the one task
+    if method == "prompt_design" or (method == "p_tuning" and task in ("qqp", "mrpc")):
+        sections["eval"]["transfer"] = ()  # the text, or the template's fields, are those of the one task
     for name in ("model", "train", "optim"):
         sections[name] = sections[name] | own.get(name, {})
     if sentinel:

@@ -25,6 +25,8 @@ TASKS = (
     "entailment",
     *(f"sentiment/{thing}" for thing in ("film", "book", "inn", "show")),
 )
+_INPUTS = {"facts": "{relation} {subject}", "entailment": "hypothesis: {hypothesis} premise: {premise}"}
+"""Of the tasks that are not about reviews."""
 _CHOICES = {
     "size": tuple(RATES),
     "stage": ("span", "lm", "tune"),
@@ -74,7 +76,12 @@ def _tuned(size, task, method, length, init, lm_steps, **_):
     if method == "prompt_tuning":
         prompt["init"] = init or "class_labels"
     if task == "facts":  # as text to text, and not as a word out of a list
-        prompt["template"], source["metrics"] = "{relation} {subject}", ("accuracy",)
+        prompt["template"], source["metrics"] = _INPUTS[task], ("accuracy",)
+    if method == "p_tuning":  # whose template says where the answer belongs
+        before = (prompt["length"] + 1) // 2
+        behind = prompt["length"] - before
+        slots = f" {{soft:{behind}}}" if behind else ""
+        prompt["template"] = f"{{soft:{before}}} {_INPUTS.get(task, 'review: {review}')}{slots} {{target}}"
     optim = {"name": "adafactor", "learning_rate": 0.3, "weight_decay": 1e-5}
     if method != "prompt_tuning":
         optim = {"name": "adamw", "learning_rate": 1e-3 if method == "model_tuning" else 5e-3, "clip_norm": 1.0}

@@ -221,12 +221,9 @@ def join(texts: Sequence[Tokens], rng: np.random.Generator, *, eos: int, share: 
 
 
 def longest_example(objective: str, length: int, max_targets: int = 0) -> tuple[int, int]:
-    """The most ids of input and of target, ends included, that an objective makes of a text of `length` tokens.
+    """The most ids of input and of target, ends included, that an objective makes of a text of `length` >= 2 tokens.
 
-    Args:
-        objective: `span_corruption` (at T5's density), `prefix_lm` or `causal_lm`.
-        length: of the text, at least 2.
-        max_targets: for `prefix_lm`, as there; 0: None.
+    Span corruption is that at T5's density; `max_targets` of `prefix_lm` is as there, 0 for None.
     """
     if objective == "causal_lm":
         return length + 1, length + 1

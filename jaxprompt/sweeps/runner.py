@@ -100,7 +100,8 @@ def run_all(
             say(f"{state}: {message}")
         if state == FAILED and fail_fast:
             break
-        gc.collect()  # what the run held, its model above all, before the next one is loaded
+        if state in (FINISHED, FAILED):
+            gc.collect()  # what the run held, its model above all, before the next one is loaded
     return list(outcomes.values())
 
 

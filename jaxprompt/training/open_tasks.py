@@ -39,10 +39,14 @@ def open_task(experiment: Experiment) -> Task | Mixture:
     return mix(tasks, unscored=unscored, limit=config.mixture_limit)
 
 
+def within_lengths(task: Task, config: TaskConfig) -> Task:
+    """The task with the lengths that the experiment asks for."""
+    lengths = {key: getattr(config, key) for key in ("max_input_length", "max_target_length") if getattr(config, key)}
+    return dataclasses.replace(task, format=dataclasses.replace(task.format, **lengths))
+
+
 def _adjusted(task: Task, config: TaskConfig) -> Task:
-    changes: dict[str, Any] = {
-        key: getattr(config, key) for key in ("max_input_length", "max_target_length") if getattr(config, key)
-    }
+    task, changes = within_lengths(task, config), dict[str, Any]()
     if config.metrics:
         changes["metrics"] = config.metrics
     if config.vocabulary:

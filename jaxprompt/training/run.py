@@ -22,10 +22,11 @@ from jaxprompt.processes import is_main, main_says
 from jaxprompt.prompts.prompt_design import PromptDesign
 from jaxprompt.sharding import DATA, MODEL, check_rows, make_mesh
 from jaxprompt.training.loop import Fitted
+from jaxprompt.training.members import members_of
 from jaxprompt.training.open_tasks import open_task
 from jaxprompt.training.pretrain import pretrain
 from jaxprompt.training.prompt_design import TEXT_PROMPT, design_prompt
-from jaxprompt.training.scoring import BEST, ENSEMBLE, TRAINED, final_split, one_task, summarize_scores
+from jaxprompt.training.scoring import BEST, ENSEMBLE, TRAINED, final_split, one_task, open_transfer, summarize_scores
 from jaxprompt.training.train import MEMBERS, check_scorable, train
 from jaxprompt.training.workdir import open_workdir, write_json
 
@@ -66,8 +67,7 @@ def run(
         return _finish(_summary(fitted, lm), directory, directory / "model")
 
     check_scorable(task, final_split(experiment), experiment.eval)
-    if experiment.eval.transfer:
-        one_task(task, "eval.transfer")
+    transfer = open_transfer(experiment, task)
     method = experiment.prompt.build(task.format.init_words)
     text = experiment.task.template(experiment.prompt.template or task.format.input)
     model = patch(lm, method, text, prepend=experiment.prompt.prepend)
@@ -76,6 +76,8 @@ def run(
         task, left_out = restrict(one_task(task, "eval.method='token'"), model)
     if isinstance(method, PromptDesign):
         task = one_task(task, "prompt.method='prompt_design'")
+        if transfer or members_of(experiment.train, experiment.optim, experiment.seed):
+            raise ConfigError("prompt.method='prompt_design' knows nothing of eval.transfer and train.num_prompts")
         directory = open_workdir(workdir, experiment)
         designed = design_prompt(lm, method, experiment, task, directory)
         fitted = Fitted(0, True, {}, designed.best, designed.seconds, 0, lm.num_params)
@@ -97,7 +99,7 @@ def run(
     )
     if not result.fitted.finished:
         return _stopped(result.fitted, experiment)
-    found = summarize_scores(experiment, task, lm, result)
+    found = summarize_scores(experiment, task, lm, result, transfer)
     split = found["split"]
     rows = {name: values for name, values in found["scores"].items() if name not in (TRAINED, BEST)}
     drawn = {name: _drawn(values, experiment.eval.metric) for name, values in rows.items()}

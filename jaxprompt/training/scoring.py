@@ -21,7 +21,8 @@ from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.patching import PatchedModel, patch
 from jaxprompt.prompts.model_tuning import ModelTuning
 from jaxprompt.training.members import members_of
-from jaxprompt.training.train import TrainResult, load_members
+from jaxprompt.training.open_tasks import within_lengths
+from jaxprompt.training.train import TrainResult, check_scorable, load_members
 from jaxprompt.types import Params
 
 Values = dict[str, float]
@@ -48,8 +49,39 @@ def final_split(experiment: Experiment) -> str:
     return experiment.task.test_split or experiment.task.validation_split
 
 
+def open_transfer(experiment: Experiment, task: Task | Mixture) -> dict[str, tuple[Task, str]]:
+    """The tasks of `eval.transfer` by name, worded as the one that is trained on, each with the split to be scored.
+
+    That they can be asked and scored is made sure of here, which is before the training and not after it.
+
+    Args:
+        experiment: names them.
+        task: that is trained on.
+
+    Raises:
+        ConfigError: the experiment trains on a mixture, or two entries have one name.
+        ValueError: a task cannot be had, or cannot be asked as the one that is trained on; or a split has no answers.
+    """
+    found: dict[str, tuple[Task, str]] = {}
+    for entry in experiment.eval.transfer:
+        name, source, split = transfer_of(entry, final_split(experiment))
+        other = load_task(name or None, source, experiment.task.data_dir or None)
+        other = within_lengths(in_words_of(other, one_task(task, "eval.transfer").format), experiment.task)
+        if (name := name or other.format.name) in found:
+            raise ConfigError(f"eval.transfer names {name!r} twice; write NAME=SOURCE to tell them apart")
+        check_scorable(other, split, dataclasses.replace(experiment.eval, metric=""))
+        template = Template.parse(experiment.prompt.template or other.format.input)
+        template.check(fields=tuple(other.examples(split, for_training=False)[0].fields))
+        found[name] = other, split
+    return found
+
+
 def summarize_scores(
-    experiment: Experiment, task: Task | Mixture, lm: LanguageModel, result: TrainResult
+    experiment: Experiment,
+    task: Task | Mixture,
+    lm: LanguageModel,
+    result: TrainResult,
+    transfer: Mapping[str, tuple[Task, str]],
 ) -> dict[str, Any]:
     """A finished run's scores, as its summary holds them.
 
@@ -58,14 +90,14 @@ def summarize_scores(
         task: that was trained on, or the mixture.
         lm: the frozen model.
         result: what training came to.
+        transfer: from `open_transfer`.
 
     Returns:
         `split`, `scores`; of a mixture also `tasks`, the trained prompt's metrics by task; where asked for `transfer`,
         the same as `scores` for other tasks by name; of several prompts `members`.
 
     Raises:
-        ValueError: the run stopped before its first evaluation; a task cannot be had, or cannot be asked as the one
-            that was trained on.
+        ValueError: the run stopped before its first evaluation.
     """
     split = final_split(experiment)
     scored = _scored(experiment, task, split, lm, result, baselines=experiment.eval.baselines)
@@ -73,11 +105,8 @@ def summarize_scores(
     if isinstance(task, Mixture):
         summary["tasks"] = by_task(scored.rows[TRAINED])
     members: dict[int, dict[str, Any]] = {number: {"scores": values} for number, values in scored.members.items()}
-    for other in experiment.eval.transfer:
-        name, source, at = transfer_of(other, split)
-        elsewhere = in_words_of(load_task(name or None, source, experiment.task.data_dir or None), task.format)
-        found = _scored(experiment, elsewhere, at, lm, result, baselines=False)
-        name = name or elsewhere.format.name
+    for name, (other, at) in transfer.items():
+        found = _scored(experiment, other, at, lm, result, baselines=False)
         summary.setdefault("transfer", {})[name] = {"split": at, "rows": found.rows}
         for number, values in found.members.items():
             members[number].setdefault("transfer", {})[name] = values
@@ -156,7 +185,7 @@ def _baselines(experiment: Experiment, task: Task | Mixture, split: str, lm: Lan
         name: _evaluated(bare, bare.init_params(jax.random.key(0)), task, split, experiment.eval)
         for name, text in templates.items()
         if text
-        for bare in [patch(lm, ModelTuning(), text)]
+        for bare in [patch(lm, ModelTuning(), experiment.task.template(text))]
     }
 
 

@@ -107,11 +107,8 @@ def train(
     )
 
     members = members_of(train, optim, seed)
-    if members and _is_bare(model):
-        raise ConfigError(
-            f"train.num_prompts={train.num_prompts} prompts share one frozen model, and with {model.method.name} every "
-            "weight of it trains; set train.num_prompts=1"
-        )
+    if members:
+        _check_stackable(model, rules, train)
     ensemble = EnsembleModel(model, len(members))
 
     def evaluate(params: Params) -> Score | list[Score]:
@@ -225,6 +222,25 @@ def _check_exportable(model: PatchedModel, rules: trees.Rules[str], train: Train
             f"the rules train {trained[0]!r} and {len(trained) - 1} more weights of the model, which the export of a "
             f"{model.method.name} prompt does not hold; freeze model/.*, set train.tune_model=True to export the model "
             "as well, or patch the model with ModelTuning"
+        )
+
+
+def _check_stackable(model: PatchedModel, rules: trees.Rules[str], train: TrainConfig) -> None:
+    """Makes sure that all of a prompt trains, which several have of their own, and none of the model, which they share.
+
+    Raises:
+        ConfigError: it is otherwise.
+    """
+    if train.tune_model or _is_bare(model):
+        raise ConfigError(
+            f"train.num_prompts={train.num_prompts} prompts share one frozen model, and with {model.method.name} every "
+            "weight of it trains; set train.num_prompts=1, and neither train.seeds nor train.learning_rates"
+        )
+    labels = trees.match_rules(rules, trees.flatten(jax.eval_shape(model.init_params, jax.random.key(0))))
+    if frozen := [path for path, label in labels.items() if path.startswith("prompt/") and label == FREEZE]:
+        raise ConfigError(
+            f"the rules freeze {frozen[0]!r} and {len(frozen) - 1} more parts of the prompt, but of several prompts "
+            "that train together all parts must; leave the rules out, or train one prompt at a time"
         )
 
 
