@@ -179,4 +179,5 @@ def make_train_step(
 
 def _rms(tree: Any) -> jax.Array:
     leaves = jax.tree.leaves(tree)
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves) / sum(leaf.size for leaf in leaves))
+    size = float(sum(leaf.size for leaf in leaves))  # whole numbers of T5 XL's size do not fit 32 bits
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves) / size)
