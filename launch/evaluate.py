@@ -2,7 +2,8 @@
 
     python launch/evaluate.py --prompt=runs/quickstart/prompt --task=mini:sentiment --split=test --output=scores.json
 
-Several prompts, separated by commas, are scored one after the other. The model is the one that the prompt was trained
+Several prompts, separated by commas, are scored one after the other; with --ensemble also by majority vote, in which
+the first listed of those with most votes decide ties, so the best should stand first. The model is the one that the prompt was trained
 on, unless --model says where that now stands; a prompt is never used with another model than its own. It is spread
 over all devices, of all processes where there are several.
 """
@@ -36,6 +37,7 @@ METHOD = flags.DEFINE_enum(
 )  # fmt: skip
 NUM_BEAMS = flags.DEFINE_integer("num_beams", 5, "For --method=beam.", lower_bound=2)
 LENGTH_PENALTY = flags.DEFINE_float("length_penalty", 1.0, "For --method=beam: exponent of the length.")
+ENSEMBLE = flags.DEFINE_bool("ensemble", False, "Score the prompts' majority vote, too.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Rows at once.", lower_bound=1)
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Score only the first so many.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the scores.")
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         import jax
 
         import jaxprompt as jp
+        from jaxprompt.evaluation.eval_set import EvalSet
+        from jaxprompt.evaluation.evaluate import score_predictions
         from jaxprompt.evaluation.probing import restrict
         from jaxprompt.experiment import Experiment
         from jaxprompt.prompts.store import check_prompt
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         }  # fmt: skip
         task = open_task(Experiment.from_dict({"task": section}))
         method = METHOD.value or ("token" if "p_at_1" in task.format.metrics else "greedy")
-        models, mesh = {}, make_mesh(model=MESH_MODEL.value)
+        models, answers, mesh = {}, [], make_mesh(model=MESH_MODEL.value)
         report = {"task": TASK.value, "split": SPLIT.value, "method": method, "prompts": {}}
         for number, directory in enumerate(PROMPT.value):
             injection, meta = jp.load_prompt(directory)
@@ -93,9 +97,16 @@ def main(arguments: Sequence[str]) -> None:
                 max_examples=MAX_EXAMPLES.value,
                 predictions_path=predictions,
             )
+            answers.append(scores.predictions)
             report["prompts"][directory] = {"num_examples": scores.num_examples, **scores.values}
             if speaks:
                 print(directory, json.dumps(report["prompts"][directory]))
+        if ENSEMBLE.value:
+            examples = asked.examples(SPLIT.value, for_training=False)[: MAX_EXAMPLES.value]
+            voted = score_predictions(jp.ensemble_vote(answers), EvalSet(examples, [], asked.format))
+            report["ensemble"] = {"num_examples": voted.num_examples, **voted.values}
+            if speaks:
+                print("ensemble", json.dumps(report["ensemble"]))
         if OUTPUT.value:
             write_json(OUTPUT.value, report)
 

@@ -114,6 +114,8 @@ def test_a_prompt_that_names_no_template_is_scored_with_the_tasks(tmp_path):
     words.write_text("Arland\nBensia\n")
     out = tmp_path / "scores.json"
     evaluated(scored, "--task=mini:facts/country", "--method=token", f"--vocabulary={words}", "--metrics=accuracy",
-              "--template={subject} lies in {target} .", f"--output={out}")  # fmt: skip
-    (scores,) = json.loads(out.read_text())["prompts"].values()
+              "--template={subject} lies in {target} .", "--ensemble", f"--output={out}")  # fmt: skip
+    report = json.loads(out.read_text())
+    (scores,) = report["prompts"].values()
     assert scores.keys() == {"num_examples", "accuracy"}
+    assert report["ensemble"] == scores, "of one prompt the vote is its own"
