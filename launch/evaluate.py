@@ -3,9 +3,9 @@
     python launch/evaluate.py --prompt=runs/quickstart/prompt --task=mini:sentiment --split=test --output=scores.json
 
 Several prompts, separated by commas, are scored one after the other; with --ensemble also by majority vote, in which
-the first listed of those with most votes decide ties, so the best should stand first. The model is the one that the prompt was trained
-on, unless --model says where that now stands; a prompt is never used with another model than its own. It is spread
-over all devices, of all processes where there are several.
+the first listed of those with most votes decide ties, so the best should stand first. The model is the one that a
+prompt was trained on, unless --model says where that now stands; a prompt is never used with another model than its
+own. It is spread over all devices, of all processes where there are several.
 """
 
 import json
