@@ -84,7 +84,7 @@ def _tuned(size, task, method, length, init, lm_steps, **_):
         prompt["template"] = f"{{soft:{before}}} {_INPUTS.get(task, 'review: {review}')}{slots} {{target}}"
     optim = {"name": "adafactor", "learning_rate": 0.3, "weight_decay": 1e-5}
     if method != "prompt_tuning":
-        optim = {"name": "adamw", "learning_rate": 1e-3 if method == "model_tuning" else 5e-3, "clip_norm": 1.0}
+        optim = {"name": "adamw", "learning_rate": 2e-2 if method == "p_tuning" else 1e-3, "clip_norm": 1.0}
     return {
         "model": {"path": f"runs/miniature/lm-{size}-{lm_steps}/model"},
         "prompt": prompt,

@@ -336,3 +336,25 @@ def test_markdown_is_aligned_and_dashes_stand_for_nothing():
         "| bcde |     \u2013 | 12,000 |",
     ]
     assert [difference(1.0, 2.5), difference(2.0, 2.04), difference(None, 1.0)] == ["\u22121.5", "+0.0", None]
+
+
+def test_settings_are_compared_on_the_tasks_that_all_were_tried_on(runs, monkeypatch):
+    runs.tuned("default", [0.5, 0.7], task="mini:topic", length=20)
+    runs.tuned("elsewhere", [0.1, 0.1], task="mini:sentiment", length=20)
+    runs.tuned("longer", [0.9, 0.9], task="mini:topic", length=50)
+    drawn = []
+    monkeypatch.setattr(score_figures, "draw", lambda panels, *_: drawn.extend(panels))
+    score_figures.figure3("figure3a", runs.gathered().results, {}, runs.root)
+    (panel,) = drawn
+    assert {curve.label: list(curve.values) for curve in panel.curves} == {"20": [60.0], "50": [90.0]}
+
+
+def test_a_method_that_was_tried_on_some_tasks_only_has_no_place_in_figure_1(runs, monkeypatch):
+    for task, score in (("mini:topic", 0.5), ("mini:sentiment", 0.7)):
+        runs.tuned(f"prompt-{task[5:]}", [score, score], task=task)
+    runs.tuned("prefix", [0.9, 0.9], task="mini:topic", method="prefix_tuning")
+    drawn = []
+    monkeypatch.setattr(score_figures, "draw", lambda panels, *_: drawn.extend(panels))
+    score_figures.figure1(runs.gathered().results, {}, runs.root)
+    ours = drawn[0]
+    assert {curve.label: list(curve.values) for curve in ours.curves} == {"prompt tuning": [60.0]}

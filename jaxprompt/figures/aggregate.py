@@ -96,6 +96,22 @@ def score_points(results: Iterable[Result], key: str) -> dict[str, dict[Any, lis
     return points
 
 
+def on_common_tasks(results: Sequence[Result], key: str) -> list[Result]:
+    """The results on tasks that every value of an axis has results on, benchmark by benchmark.
+
+    Where a value shares no task with the others, all of the benchmark's results stay.
+
+    Args:
+        results: of one method.
+        key: the axis.
+    """
+    tasks: dict[str | None, dict[Any, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
+    for result in results:
+        tasks[benchmark_of(result.task)][result.axes.get(key)].add(result.task)
+    common = {benchmark: set.intersection(*of_value.values()) for benchmark, of_value in tasks.items()}
+    return [result for result in results if not (kept := common[benchmark_of(result.task)]) or result.task in kept]
+
+
 def model_sizes(results: Iterable[Result]) -> dict[tuple[str, str], int]:
     """{(benchmark, size): parameters of the model}, which every method's runs of that size share.
 

@@ -9,7 +9,7 @@ from etils import epath
 
 from jaxprompt.evaluation.superglue_score import SUPERGLUE_TASKS
 from jaxprompt.figures import published
-from jaxprompt.figures.aggregate import Point, is_published, of_method, score_points
+from jaxprompt.figures.aggregate import Point, is_published, of_method, on_common_tasks, score_points
 from jaxprompt.figures.axes import INIT, LENGTH, LM_ADAPTATION, LM_STEPS, METHOD, OBJECTIVE, SENTINEL
 from jaxprompt.figures.drawing import Curve, Panel, draw
 from jaxprompt.figures.gather import Result
@@ -51,6 +51,8 @@ class NoRuns(LookupError):  # noqa: N818
 def figure1(results: Sequence[Result], chosen: Mapping[str, str], output: epath.Path) -> list[epath.Path]:
     """Draws the score of every method over the size of the model, the published curves beside ours.
 
+    A method that was tried on some of the others' tasks only has no mean to be compared, and is left out.
+
     Ours and the published ones share axes where the models are the published ones and have scores on all tasks; else
     they have panels of their own.
 
@@ -70,7 +72,9 @@ def figure1(results: Sequence[Result], chosen: Mapping[str, str], output: epath.
     for benchmark in sorted(points, key=list(_BENCHMARKS).index):
         by_method = points[benchmark]
         order = [*METHODS, *sorted(by_method.keys() - METHODS.keys())]  # a method's style does not hang on the others
-        known = [method for method in order if method in by_method]
+        # Hollow where a size lacks tasks; a method that lacks them everywhere is another experiment.
+        whole = {method for method, of in by_method.items() if any(point.complete for point in of)} or by_method.keys()
+        known = [method for method in order if method in whole]
         curves = [_curve(by_method[method], METHODS.get(method, method), order.index(method)) for method in known]
         ours = [point for method in known for point in by_method[method]]
         sizes = {point.size: point.parameters for point in ours}
@@ -90,6 +94,8 @@ def figure1(results: Sequence[Result], chosen: Mapping[str, str], output: epath.
 def figure3(name: str, results: Sequence[Result], chosen: Mapping[str, str], output: epath.Path) -> list[epath.Path]:
     """Draws the score of prompt tuning over the size of the model for every value of one setting.
 
+    Means are over the tasks that every value was tried on, so that they differ by nothing else.
+
     Args:
         name: a key of `SETTINGS`.
         results: gathered ones.
@@ -104,7 +110,7 @@ def figure3(name: str, results: Sequence[Result], chosen: Mapping[str, str], out
     results = [result for result in of_method(results, "prompt_tuning") if result.axes[axis] is not None]
     if len({result.axes[axis] for result in results}) < 2:
         raise NoRuns(f"no prompt tuning with more than one {written}")
-    results = at_defaults(results, (axis,), chosen)
+    results = on_common_tasks(at_defaults(results, (axis,), chosen), axis)
     points = {benchmark: of_value for benchmark, of_value in score_points(results, axis).items() if len(of_value) > 1}
     if not points:
         raise NoRuns(f"no prompt tuning that differs by {written} alone")
