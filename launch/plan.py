@@ -9,27 +9,12 @@ topology (v5e:4x4). Needs neither a TPU nor the model's weights; takes a minute 
 chosen unless --config.mesh names one. What does not fit is followed by the nearest setting that does.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
-
-# Read when jax is imported or the TPU compiler is loaded: neither may look for a TPU, nor write pages of log lines.
-os.environ |= {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # of this machine, which has none
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    # The compiler's threads have small stacks, on which some of our fused products overflow.
-    "LIBTPU_INIT_ARGS": f"{os.environ.get('LIBTPU_INIT_ARGS', '')} --fibers_default_thread_stack_size=1048576".strip(),
-}
 
 from jaxprompt.cli import clear_errors, no_arguments, parse_flags, read_experiment
 
@@ -45,11 +30,13 @@ def main(arguments: Sequence[str]) -> None:
     """Compiles, prints, writes."""
     no_arguments(arguments)
     with clear_errors(TRACEBACK.value):
+        from jaxprompt.planning import environment
         from jaxprompt.planning.planner import decode_reports, make_plan
         from jaxprompt.planning.report import to_text, to_values
         from jaxprompt.planning.topologies import find_slice
         from jaxprompt.training.workdir import write_json
 
+        environment.prepare()
         experiment = read_experiment(CONFIG.value)
         plan = make_plan(experiment, find_slice(TOPOLOGY.value), lambda line: print(line, file=sys.stderr, flush=True))
         decode = decode_reports(plan.chosen) if DECODE.value and plan.chosen.fits else {}

@@ -133,7 +133,8 @@ def test_dropping_keys_is_dropping_weights_alike_for_all_queries():
     query, key, value = normal(2, 5, 3, 4), normal(2, 6, 3, 4, seed=1), normal(2, 6, 3, 4, seed=2)
     factors, mask = normal(2, 3, 1, 6, seed=3), np.ones((1, 1, 5, 6), bool)
     expected = attention.attend(query, key, value, mask=mask, dropout=lambda ones: ones * factors)
-    found = attention.attend(query, key, attention.drop_keys(value, lambda ones: ones * factors), mask=mask)
+    positions_lead = factors.transpose(3, 0, 2, 1)
+    found = attention.attend(query, key, attention.drop_keys(value, lambda ones: ones * positions_lead), mask=mask)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -143,8 +144,9 @@ def test_attention_without_projecting_its_source_is_attention():
     kernels = normal(8, 4, 6, seed=3) / 3, normal(8, 4, 6, seed=4) / 3
     keys, values = (np.einsum("bke,ehd->bkhd", source, kernel) for kernel in kernels)
     halved = lambda weights: weights.at[..., ::2].multiply(0.5)  # noqa: E731
-    for dropout in (None, halved):
-        expected = attention.attend(query, keys, values, mask=mask, dropout=dropout)
+    positions_lead = lambda weights: weights.at[::2].multiply(0.5)  # noqa: E731
+    for of_weights, dropout in ((None, None), (halved, positions_lead)):
+        expected = attention.attend(query, keys, values, mask=mask, dropout=of_weights)
         for groups in (1, 2, 4):
             copies = np.broadcast_to(source, (groups, *source.shape))
             found = attention.attend_unprojected(query, copies, *kernels, mask=mask, dropout=dropout)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from nano import quick_compilation  # noqa: F401
 
+import jaxprompt as jp
 from jaxprompt import sharding
+from jaxprompt.data.batching import of_one_shape
 from jaxprompt.experiment import ConfigError, MeshConfig, TrainConfig
 from jaxprompt.prompts.store import load_prompt
 from jaxprompt.training.loop import TrainingDiverged
@@ -23,7 +25,8 @@ OPTIM = {"name": "adafactor", "learning_rate": 0.3, "weight_decay": 1e-3}
 
 def experiment(**sections):
     defaults = {"prompt": {"length": 4, "init": "random"}, "optim": OPTIM, "task": {"max_train_examples": 11}}
-    return nano.experiment(**defaults | sections)
+    # With dropout, so that its draws are each prompt's own, too.
+    return nano.experiment(**defaults | sections | {"train": {"dropout": True} | sections.get("train", {})})
 
 
 def together(**train):
@@ -137,6 +140,34 @@ def test_what_cannot_train_together_is_refused(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             TrainConfig(**changes)
-    with pytest.raises(ConfigError, match="share one frozen model"):
-        run(experiment(train={"num_prompts": 2}, prompt={"method": "model_tuning"}), tmp_path, progress=False)
+    for changes in (
+        {"train": {"num_prompts": 2}, "prompt": {"method": "model_tuning"}},
+        {"train": {"seeds": (3,), "tune_model": True}},
+    ):
+        with pytest.raises(ConfigError, match="share one frozen model"):
+            run(experiment(**changes), tmp_path, progress=False)
+    encoded = jp.patch(nano.language_model(), jp.PTuning(length=4, encoder="mlp"), "{soft:4} {text} {target}")
+    half = (("prompt/encoder/.*", "freeze"), ("prompt/.*", "train"), ("model/.*", "freeze"))
+    with pytest.raises(ConfigError, match=r"the rules freeze 'prompt/encoder/.* all parts must"):
+        jp.train(encoded, nano.task(), tmp_path, train=TrainConfig(num_prompts=2), rules=half)
     assert not jax.tree.leaves(list(tmp_path.glob("*/*")))
+
+
+def test_a_row_is_dropped_from_alike_however_far_it_is_padded():
+    model = jp.patch(nano.language_model(), jp.PromptTuning(length=4), "{soft:4} review: {text}")
+    params = model.init_params(jax.random.key(0))
+    rows = [{"text": "the sea was cold"}, {"text": "the town was warm and the king"}]
+    short = model.encode_text(rows, nano.LABELS)
+    long = model.encode_text(
+        [*rows, {"text": "the road and the sea and the town and the house"}], ["a", "b", "c d e f g"]
+    )
+    long = jax.tree.map(lambda leaf: leaf[:2], long)
+    _, widened = of_one_shape([long, short], pad_id=0)
+    assert (widened.inputs.shape, short.inputs.shape < long.inputs.shape) == (long.inputs.shape, True)
+
+    def logits(batch, deterministic=False):
+        return model.apply(params, batch, deterministic=deterministic, rngs={"dropout": jax.random.key(1)})
+
+    found, expected = logits(widened)[:, : short.targets.shape[1]], logits(short)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(expected - logits(short, deterministic=True)).max() > 0.1, "or nothing was dropped"

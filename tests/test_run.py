@@ -149,6 +149,24 @@ MISTAKES = {
         lambda at: rte(at, test=LINE.replace("0", "-1")) | {"task": {"name": "rte", "test_split": "test"}},
         "split 'test' of .* has no answers to score by; name others as task.validation_split and task.test_split",
     ),
+    "some answers": (
+        lambda at: rte(at, test=LINE + LINE.replace("0", "-1")) | {"task": {"name": "rte", "test_split": "test"}},
+        "split 'test' of .* has 1 of 2 examples without answers to score by",
+    ),
+    "transfer to nowhere": (lambda _: {"eval": {"transfer": ["mini:sentimental"]}}, "no mini task 'sentimental'"),
+    "transfer to other labels": (lambda _: {"eval": {"transfer": ["mini:topic"]}}, "'topic' .* there must be as many"),
+    "transfer to no split": (lambda _: {"eval": {"transfer": ["mini:sentiment/inn@dev"]}}, "no split 'dev'; it has"),
+    "transfer to other fields": (
+        lambda _: {"prompt": {"template": "{soft:4} {review}"}, "eval": {"transfer": ["mini:entailment"]}},
+        r"names unknown fields \['review'\]",
+    ),
+    "transfer to one name": (
+        lambda _: {"eval": {"transfer": ["mini:sentiment/inn", "mini:sentiment/inn@test"]}},
+        "names 'sentiment/inn' twice; write NAME=SOURCE",
+    ),
+    "prompt design of several": (
+        lambda _: {"prompt": {"method": "prompt_design"}, "train": {"num_prompts": 2}}, "one text for one task",
+    ),
     "unknown metric": (lambda _: {"eval": {"metric": "f1"}}, r"eval.metric is 'f1', but sentiment has \['accuracy'\]"),
     "label word": (
         lambda _: {"prompt": {"init": "class_labels", "labels": ["gut", "größer"]}},

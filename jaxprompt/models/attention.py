@@ -169,7 +169,8 @@ gradients_apart.defvjp(lambda tree: (tree, None), lambda _, grads: (jax.lax.opti
 def drop_keys(value: Float[Array, "B K H D"], dropout: Callable[[jax.Array], jax.Array]) -> Float[Array, "B K H D"]:
     """The values of attention whose weights are dropped alike for all queries (`dropout`), which is the same."""
     batch, length, heads, _ = value.shape
-    return value * jnp.moveaxis(dropout(jnp.ones((batch, heads, 1, length), value.dtype)), (1, 3), (2, 1))
+    # Positions lead, so that a row's draws are the same however far it is padded.
+    return value * dropout(jnp.ones((length, batch, 1, heads), value.dtype)).transpose(1, 0, 3, 2)
 
 
 def attend_unprojected(
@@ -202,7 +203,7 @@ def attend_unprojected(
     scores = jnp.einsum("gbhqe,gbke->gbhqk", asked, source, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
     if dropout is not None:
-        kept = dropout(jnp.ones((batch, query.shape[2], 1, length), jnp.float32))
+        kept = dropout(jnp.ones((length, batch, 1, query.shape[2]), jnp.float32)).transpose(1, 3, 2, 0)
         weights *= jnp.moveaxis(kept.reshape(batch, groups, -1, 1, length), 1, 0)
     mixed = jnp.einsum("gbhqk,gbke->gbhqe", weights.astype(source.dtype), source)
     tell = lambda mixed, kernel: jnp.einsum("gbhqe,eghd->bqghd", mixed, grouped(kernel))  # noqa: E731

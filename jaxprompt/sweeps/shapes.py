@@ -18,6 +18,7 @@ from jaxprompt.experiment import (
     TaskConfig,
     TrainConfig,
 )
+from jaxprompt.planning.architectures import ARCHITECTURES, read_architecture
 from jaxprompt.planning.planner import decode_reports, make_plan
 from jaxprompt.planning.step_program import task_format
 from jaxprompt.planning.topologies import Slice
@@ -64,6 +65,7 @@ def shape_of(experiment: Experiment, runs: Mapping[str, Run], root: str) -> Expe
 
     Raises:
         ConfigError: the task's lengths are not known.
+        CheckpointError: the model's architecture is not known.
     """
     train, eval, model = experiment.train, experiment.eval, experiment.model
     if experiment.corpus.objective:
@@ -146,6 +148,8 @@ def _lengths(corpus: CorpusConfig) -> CorpusConfig:
 
 
 def _architecture(path: str, runs: Mapping[str, Run], root: str) -> str:
+    """The published model that a model has the architecture of, or where its own stands."""
     while (name := source_run(path, root)) in runs:
         path = runs[name].experiment.model.path
-    return path
+    found = read_architecture(path)
+    return next((known for known, values in ARCHITECTURES.items() if values == found), path)

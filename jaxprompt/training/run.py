@@ -77,7 +77,10 @@ def run(
     if isinstance(method, PromptDesign):
         task = one_task(task, "prompt.method='prompt_design'")
         if transfer or members_of(experiment.train, experiment.optim, experiment.seed):
-            raise ConfigError("prompt.method='prompt_design' knows nothing of eval.transfer and train.num_prompts")
+            raise ConfigError(
+                "prompt.method='prompt_design' has one text for one task; leave eval.transfer, train.num_prompts, "
+                "train.seeds and train.learning_rates as they are by default"
+            )
         directory = open_workdir(workdir, experiment)
         designed = design_prompt(lm, method, experiment, task, directory)
         fitted = Fitted(0, True, {}, designed.best, designed.seconds, 0, lm.num_params)

@@ -188,13 +188,15 @@ def check_scorable(task: Task | Mixture, split: str, eval: EvalConfig) -> None:
 
 def _metrics_of(task: Task, split: str, eval: EvalConfig) -> list[str]:
     """The names of the values that scoring the split will give; raises what `check_scorable` does."""
-    answered = next((one for one in task.examples(split, for_training=False) if one.target or one.references), None)
-    if answered is None:
+    asked = task.examples(split, for_training=False)[: eval.max_examples or None]
+    answered = [one for one in asked if one.target or one.references]
+    if len(answered) < len(asked):
+        number = f"{len(asked) - len(answered)} of {len(asked)} examples without" if answered else "no"
         raise ConfigError(
-            f"split {split!r} of {task.source} has no answers to score by; name others as task.validation_split and "
-            "task.test_split"
+            f"split {split!r} of {task.source} has {number} answers to score by; name others as task.validation_split "
+            "and task.test_split"
         )
-    if eval.method == "rank" and not (task.format.labels or answered.choices):
+    if eval.method == "rank" and not (task.format.labels or all(one.choices for one in answered)):
         raise ConfigError(f"eval.method is 'rank', but {task.format.name} has no labels to rank; use 'greedy'")
     if eval.vote != "majority" and not task.format.labels:
         raise ConfigError(
@@ -205,7 +207,7 @@ def _metrics_of(task: Task, split: str, eval: EvalConfig) -> list[str]:
             f"eval.method is 'token', but {task.format.name} has no vocabulary to choose from; name a file of words as "
             "task.vocabulary, or use 'greedy'"
         )
-    return list(metrics.score(task.format.metrics, [answered.target], [answered], task.format.labels))
+    return list(metrics.score(task.format.metrics, [answered[0].target], answered[:1], task.format.labels))
 
 
 def _is_bare(model: PatchedModel) -> bool:
