@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from jaxtyping import PRNGKeyArray
-
-from jaxprompt.models.language_model import LanguageModel
+from jaxprompt.prompts.no_prompt import NoPrompt
 from jaxprompt.trees import Rules
-from jaxprompt.types import Injection, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptDesign:
+class PromptDesign(NoPrompt):
     """Prompt design's hyperparameters.
 
     Attributes:
@@ -29,8 +26,6 @@ class PromptDesign:
     """
 
     name: ClassVar[str] = "prompt_design"
-    needs_target: ClassVar[bool] = False
-    offset: ClassVar[int] = 0
     rules: ClassVar[Rules[str]] = (("model/.*", "freeze"),)
 
     shots: Sequence[int] = (0, 1, 4, 16)
@@ -40,20 +35,3 @@ class PromptDesign:
             raise ValueError(
                 f"prompt.shots is {tuple(self.shots)}; name one or more numbers of examples, each 0 or more"
             )
-
-    @property
-    def num_slots(self) -> int:
-        """No virtual tokens."""
-        return 0
-
-    def init_params(self, key: PRNGKeyArray, lm: LanguageModel) -> dict[str, Any]:
-        """No parameters."""
-        return {}
-
-    def injection(self, params: Params, lm: LanguageModel) -> Injection:
-        """Nothing to inject."""
-        return Injection()
-
-    def export(self, params: Params, lm: LanguageModel) -> Injection:
-        """Nothing; the prompt is text."""
-        return Injection()
