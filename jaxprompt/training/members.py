@@ -1,8 +1,9 @@
 """Several prompts trained in one run: what each has of its own, and how their trees, batches and metrics are stacked.
 
-A member is a run in a run: prompt i starts, meets its data and draws its dropout as the only prompt of a run with its
-seed and learning rate does, and has its own best step. What they share is the frozen model and the program. (Under
-dropout a GPT-2 draws masks that depend on how far rows are padded, and members' rows are padded alike; T5's do not.)
+A member is a run in a run: to rounding, prompt i starts, meets its data and draws its dropout as the only prompt of a
+run with its seed and learning rate does, and has its own best step. What they share is the frozen model and the
+program. (Under dropout a GPT-2 draws masks that depend on how far rows are padded, and members' rows are padded alike;
+T5's do not.)
 """
 
 from __future__ import annotations
