@@ -49,6 +49,8 @@ def test_examples_are_drawn_once_and_fewer_are_the_first_of_more():
     assert six[:4] == four
     assert len({shot.fields["text"] for shot in six}) == 6
     assert draw_shots(task, "train", 4, seed=2) != four
+    few = task.examples("train")[:5]
+    assert all(shot in few for shot in draw_shots(task, "train", 5, seed=1, max_examples=5))
     with pytest.raises(ValueError, match=r"split 'train' of toy has 24 solved examples, not 25; lower prompt\.shots"):
         draw_shots(task, "train", 25, seed=1)
 

@@ -29,7 +29,7 @@ SEPARATOR = "\n\n"
 """Between two examples, as in GPT-3's prompts; to a tokenizer without line breaks, T5's, it is a space."""
 
 
-def draw_shots(task: Task, split: str, count: int, seed: int) -> list[Example]:
+def draw_shots(task: Task, split: str, count: int, seed: int, max_examples: int = 0) -> list[Example]:
     """So many examples of a split, drawn without replacement.
 
     Args:
@@ -37,11 +37,14 @@ def draw_shots(task: Task, split: str, count: int, seed: int) -> list[Example]:
         split: to draw from.
         count: how many.
         seed: of the draw; a smaller count gives the first of a larger one.
+        max_examples: only from the first so many; 0: all.
 
     Raises:
         ValueError: the split has fewer examples with an answer.
     """
     examples = task.examples(split, for_training=True)
+    if max_examples:
+        examples = examples[:max_examples]
     drawn: list[Example] = []
     for number in np.random.default_rng(seed).permutation(len(examples)):
         if len(drawn) == count:

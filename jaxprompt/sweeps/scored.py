@@ -84,9 +84,12 @@ def _validation_sets(experiment: Experiment) -> _Sets:
 
 
 def _transfer_sets(experiment: Experiment) -> _Sets:
+    final = experiment.task.test_split or experiment.task.validation_split
     return {
-        entry.name: _size(entry.name, entry.source, entry.split or _VALIDATION, experiment)
-        for entry in map(NamedSource.parse, experiment.eval.transfer)
+        (name := entry.name or entry.source.partition(":")[2]): _size(
+            name, entry.source, entry.split or final, experiment
+        )
+        for entry in map(NamedSource.of_source, experiment.eval.transfer)
     }
 
 

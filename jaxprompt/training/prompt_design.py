@@ -64,7 +64,7 @@ def design_prompt(
     began, config, options = time.monotonic(), experiment.task, experiment.eval
     question = config.template(experiment.prompt.template or task.format.hard_prompt or task.format.input)
     model, numbers = few_shot_model(lm, question), sorted(set(method.shots))
-    drawn = draw_shots(task, config.train_split, numbers[-1], experiment.seed)
+    drawn = draw_shots(task, config.train_split, numbers[-1], experiment.seed, config.max_train_examples)
 
     def assess(count: int, split: str) -> tuple[Scores, float]:
         data, used = few_shot_set(

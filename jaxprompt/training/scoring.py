@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxprompt.data.mixture import Mixture
+from jaxprompt.data.named_source import NamedSource
 from jaxprompt.data.tasks import Task, load_task
 from jaxprompt.data.template import Template
 from jaxprompt.data.transfer import in_words_of
@@ -64,10 +65,11 @@ def open_transfer(experiment: Experiment, task: Task | Mixture) -> dict[str, tup
     """
     found: dict[str, tuple[Task, str]] = {}
     for entry in experiment.eval.transfer:
-        name, source, split = transfer_of(entry, final_split(experiment))
-        other = load_task(name or None, source, experiment.task.data_dir or None)
+        named = NamedSource.of_source(entry)
+        split = named.split or final_split(experiment)
+        other = load_task(named.name or None, named.source, experiment.task.data_dir or None)
         other = within_lengths(in_words_of(other, one_task(task, "eval.transfer").format), experiment.task)
-        if (name := name or other.format.name) in found:
+        if (name := named.name or other.format.name) in found:
             raise ConfigError(f"eval.transfer names {name!r} twice; write NAME=SOURCE to tell them apart")
         check_scorable(other, split, dataclasses.replace(experiment.eval, metric=""))
         template = Template.parse(experiment.prompt.template or other.format.input)
@@ -119,19 +121,6 @@ def summarize_scores(
             for number, member in enumerate(members_of(experiment.train, experiment.optim, experiment.seed))
         ]
     return summary
-
-
-def transfer_of(entry: str, split: str) -> tuple[str, str, str]:
-    """The parts of an entry of `eval.transfer`, `[NAME=]SOURCE[@SPLIT]`: name or empty, source, split.
-
-    Args:
-        entry: such as `mrpc=tfds:glue/mrpc@validation` or `mini:sentiment/inn`.
-        split: that of an entry without one.
-    """
-    head, equals, source = entry.partition("=")
-    name, source = (head, source) if equals and ":" not in head else ("", entry)
-    where, at, of = source.rpartition("@")
-    return (name, where, of) if at and "/" not in of else (name, source, split)
 
 
 def _scored(
