@@ -8,6 +8,7 @@ import jax
 import nano
 import numpy as np
 import pytest
+from model_directories import logits_of_both
 from nano import quick_compilation  # noqa: F401
 
 from jaxprompt import sharding
@@ -16,7 +17,7 @@ from jaxprompt.experiment import Experiment
 from jaxprompt.models.load import load_model
 from jaxprompt.planning.step_program import build_programs
 from jaxprompt.training import pretrain as pretraining
-from jaxprompt.training.pretrain import corpus_batches, pretrain
+from jaxprompt.training.pretrain import pretrain
 from jaxprompt.training.run import run
 
 WEIGHTS = "model.safetensors"
@@ -124,22 +125,9 @@ def test_an_export_starts_another_run_with_the_loss_it_had(adapted, corpus, tmp_
 
 def test_an_export_is_what_transformers_reads(adapted, tmp_path):
     wanted, workdir = adapted
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(workdir / "model-6", local_files_only=True).eval()
-    ours = load_model(workdir / "model-6")
-    batch = next(iter(corpus_batches(ours, wanted.corpus, 8, 0)))
-    logits = jax.jit(lambda params, batch: ours.module.apply({"params": params}, batch))(ours.params, batch)
-    with torch.no_grad():
-        expected = theirs(
-            input_ids=torch.tensor(batch.inputs, dtype=torch.long),
-            attention_mask=torch.tensor(batch.input_segments, dtype=torch.long),
-            labels=torch.tensor(batch.targets, dtype=torch.long),
-        ).logits.numpy()
-    real = batch.target_weights > 0
-    assert real.sum() > 30
-    np.testing.assert_allclose(np.asarray(logits)[real], expected[real], rtol=0, atol=1e-4)
+    ours, theirs = logits_of_both(workdir / "model-6", wanted.corpus, rows=8)
+    assert len(ours) > 30
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
 def test_a_mesh_adapts_as_one_device_does(adapted, corpus, tmp_path):
