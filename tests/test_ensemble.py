@@ -12,7 +12,7 @@ import jaxprompt as jp
 from jaxprompt.evaluation.ensemble import EnsembleModel, by_score, ensemble_vote
 from jaxprompt.evaluation.evaluate import eval_set, label_scores, score, score_members
 from jaxprompt.evaluation.ranking import rank_choices
-from jaxprompt.training.members import prompt_of, stack
+from jaxprompt.training.members import stack, take
 
 LABELS = ("no", "yes", "maybe")
 
@@ -84,7 +84,7 @@ def test_one_pass_over_the_replicated_batch_answers_as_each_prompt_does(family, 
     for member, params in enumerate(apart):
         alone = score(model, params, data)
         assert (together[member].predictions, together[member].values) == (alone.predictions, alone.values)
-        assert nano.bits(prompt_of(stacked, member)["prompt"]) == nano.bits(params["prompt"])
+        assert nano.bits(take(stacked["prompt"], member)) == nano.bits(params["prompt"])
     if (
         family == "t5"
     ):  # weights that were drawn at random answer differently to different prompts, or this shows nothing

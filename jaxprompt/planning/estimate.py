@@ -92,11 +92,6 @@ class Estimate:
         """The time that collectives take on the links."""
         return sum(one.seconds for one in self.traffic.values())
 
-    @property
-    def collective_bytes(self) -> float:
-        """What they reduce, gather or exchange."""
-        return sum(one.num_bytes for one in self.traffic.values())
-
     def add(self, other: Estimate, times: int = 1) -> None:
         """Counts another part of the program, run so many times; time apart, which the caller keeps."""
         self.cycles += times * other.cycles

@@ -23,7 +23,7 @@ from jaxprompt.experiment import TrainConfig
 from jaxprompt.patching import PatchedModel
 from jaxprompt.training.optim import OptimConfig, split_trainable
 from jaxprompt.trees import Rules
-from jaxprompt.types import Batch, Params
+from jaxprompt.types import Batch
 
 Number = float | list[float]
 """A metric of one step: a number, or one for each member."""
@@ -213,8 +213,3 @@ def logged(
 def of_members(values: Sequence[Mapping[str, float]]) -> dict[str, Number]:
     """Scores of N members by name, in the form of a step's metrics."""
     return {name: [float(one[name]) for one in values] for name in values[0]}
-
-
-def prompt_of(params: Params, member: int) -> Params:
-    """A stacked `{'model': …, 'prompt': …}` with the prompt of one member."""
-    return {**params, "prompt": take(params["prompt"], member)}
