@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxprompt.data.batching import make_batch
+from jaxprompt.data.features import Feature
 from jaxprompt.data.row_encoder import RowEncoder
 from jaxprompt.data.template import Template
 from jaxprompt.models.language_model import LanguageModel
@@ -87,6 +88,10 @@ class PatchedModel:
         """
         return {"model": self.lm.params, "prompt": self.method.init_params(key, self.lm)}
 
+    def for_programs(self, params: Params) -> Params:
+        """The parameters in the form that generation reads fastest; frozen ones in memory that is there already."""
+        return {**params, "model": self.lm.layers_apart} if params["model"] is self.lm.params else params
+
     def injection(self, params: Params) -> Injection:
         """What the prompt's parameters give: virtual tokens, keys and values."""
         return self.method.injection(params.get("prompt", {}), self.lm)
@@ -135,10 +140,31 @@ class PatchedModel:
             deterministic: False applies the model's dropout.
             rngs: `{'dropout': key}` where dropout is applied.
         """
-        injection = self.injected(params, self.injection(params), deterministic, rngs)
-        logits: Any = self.lm.module.apply(
-            {"params": params["model"]}, batch, injection, deterministic=deterministic, rngs=rngs
-        )
+        return self.logits(params, self.hidden(params, batch, deterministic=deterministic, rngs=rngs))
+
+    def hidden(
+        self,
+        params: Params,
+        batch: Batch,
+        *,
+        deterministic: bool = True,
+        rngs: dict[str, PRNGKeyArray] | None = None,
+    ) -> Float[Array, "B T E"]:
+        """What `logits` makes the logits of, at target positions; the arguments are those of `apply`."""
+        weights, injection = {"params": params["model"]}, self.injection(params)
+        read: Any
+        if self.as_prefix and self.mesh is None:
+            read = self.lm.module.apply(
+                weights, batch, injection.tokens, deterministic=deterministic, rngs=rngs, method="hidden_behind"
+            )
+            return read
+        injection = self.injected(params, injection, deterministic, rngs)
+        read = self.lm.module.apply(weights, batch, injection, deterministic=deterministic, rngs=rngs, method="hidden")
+        return read
+
+    def logits(self, params: Params, hidden: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+        """Logits, fp32, of what `hidden` gives."""
+        logits: Any = self.lm.module.apply({"params": params["model"]}, hidden, method="logits")
         return logits
 
     def prefill(self, params: Params, batch: Batch, max_length: int) -> tuple[Float[Array, "B V"], Any]:
@@ -172,6 +198,18 @@ class PatchedModel:
             ValueError: there are no texts, their number is not that of the targets, a field of the template is missing,
                 or the model has no tokenizer.
         """
+        features = self.text_features(texts, targets, max_length=max_length)
+        return make_batch(
+            features,
+            pad_id=self.config.pad_token_id,
+            length=max(len(feature.input_ids) for feature in features),
+            target_length=max(len(feature.target_ids) for feature in features),
+        )
+
+    def text_features(
+        self, texts: Sequence[str | Mapping[str, str]], targets: Sequence[str] | None = None, *, max_length: int = 512
+    ) -> list[Feature]:
+        """The same, one row at a time and not padded to one length; arguments and errors as for `encode_text`."""
         if isinstance(texts, str) or isinstance(targets, str):
             raise TypeError("texts and targets are lists of strings, one a row, but one of them is a single string")
         if not len(texts):
@@ -189,12 +227,7 @@ class PatchedModel:
         )
         if targets is not None:  # an empty text is a target of its own here, and not one that is withheld
             features = [dataclasses.replace(feature, labelled=True) for feature in features]
-        return make_batch(
-            features,
-            pad_id=self.config.pad_token_id,
-            length=max(len(feature.input_ids) for feature in features),
-            target_length=max(len(feature.target_ids) for feature in features),
-        )
+        return features
 
     @property
     def target_start(self) -> list[int]:

@@ -35,8 +35,10 @@ class Batch:
         targets: ids to predict.
         target_segments: like `input_segments`, for the targets.
         target_weights: weight of each target token in the loss; 0 at padding.
-        index: the example's number in its split; -1 for a filler row that completes a batch.
+        index: the example's number in its split; -1 for a filler row that completes a batch, and for one that
+            holds several examples.
         target_positions: causal models only: for every target, the index into `inputs` of the token that predicts it.
+        prompts: where rows have prompts of their own: the number of each row's in its bank.
     """
 
     inputs: Any  # Int[Array, "B S"]
@@ -46,6 +48,7 @@ class Batch:
     target_weights: Any  # Float[Array, "B T"]
     index: Any  # Int[Array, "B"]
     target_positions: Any = None  # Int[Array, "B T"]
+    prompts: Any = None  # Int[Array, "B"]
 
 
 @struct.dataclass
@@ -59,11 +62,19 @@ class Injection:
         offset: causal models only: how many positions `kv` stands for; real tokens are numbered from here on.
         infix: causal models only: `kv` stands between input and target, so that of the input only the last token, which
             predicts the target's first, attends to it.
+        lengths: where rows have prompts of different lengths: of each stack's P keys and values, how many are the
+            row's, [B]. They are the last ones; what stands before them is not attended to. A stack that is not named
+            has P for every row.
+        offsets: where they differ, each row's `offset`, [B].
+        infixes: where they differ, each row's `infix`, [B].
 
-    A leading batch axis on any array gives each row of the batch its own prompt.
+    A leading batch axis on tokens, keys and values gives each row of the batch its own prompt.
     """
 
     tokens: jax.Array | None = None  # Float[Array, "*B P E"]
     kv: Mapping[str, tuple[jax.Array, jax.Array]] = struct.field(default_factory=dict)
     offset: int = struct.field(pytree_node=False, default=0)
     infix: bool = struct.field(pytree_node=False, default=False)
+    lengths: Mapping[str, jax.Array] = struct.field(default_factory=dict)
+    offsets: jax.Array | None = None  # Int[Array, "B"]
+    infixes: jax.Array | None = None  # Bool[Array, "B"]

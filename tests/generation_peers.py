@@ -22,6 +22,9 @@ class Bare:
         self.config, self.module = lm.config, lm.module
         self.mesh = None
 
+    def for_programs(self, params):
+        return params
+
     def prefill(self, params, batch, max_length):
         return self.module.apply({"params": params["model"]}, batch, None, max_length=max_length, method="prefill")
 

@@ -62,6 +62,9 @@ class Prompted:
     def apply(self, params, batch):
         return self.module.apply({"params": params["model"]}, batch, self.injection(params))
 
+    def for_programs(self, params):
+        return params
+
     def prefill(self, params, batch, max_length):
         self.traces += 1
         args = {"params": params["model"]}, batch, self.injection(params)

@@ -185,7 +185,8 @@ def test_a_prefix_of_real_tokens(lm, examples):
     first = [11, 12, 13, 14]
     context = causal_batch([[(first, (0,))]])
     _, cache = call(lm.module, lm.params, context, None, method="prefill", max_length=1)
-    kv = {"decoder": (cache.keys[:, 0, :SLOTS], cache.values[:, 0, :SLOTS])}
+    keys, values = np.moveaxis(cache.held.keys[:, 0], -1, 1), np.moveaxis(cache.held.values[:, 0], -2, 1)
+    kv = {"decoder": (keys[:, :SLOTS], values[:, :SLOTS])}
     whole = causal_batch([[([*first, *context], target)] for context, target in examples])
     rest = causal_batch([[example] for example in examples])
     expected = call(lm.module, lm.params, whole)

@@ -51,8 +51,8 @@ class DecodableModel(Protocol):
         """The devices that rows are split over; None: one."""
 
     @property
-    def prefix_length(self) -> int:
-        """Positions of a causal model that the prompt takes outside of the rows."""
+    def prefix_length(self) -> int | Int[np.ndarray, " N"]:
+        """Positions of a causal model that the prompt takes outside of the rows, or each of those that rows name."""
 
     @property
     def target_start(self) -> Sequence[int]:
@@ -60,6 +60,9 @@ class DecodableModel(Protocol):
 
     def target_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text as a target, its end of text included."""
+
+    def for_programs(self, params: Params) -> Params:
+        """The parameters in the form that compiled programs read fastest, which may be as they are."""
 
     def prefill(self, params: Params, batch: Batch, max_length: int) -> tuple[Float[Array, "B V"], Any]:
         """Logits of the first new token, and a `Cache` with room for `max_length` new tokens."""
@@ -95,16 +98,19 @@ def check_room(model: DecodableModel, batch: Batch, new_tokens: int) -> None:
     if not limit:
         return
     inputs = inputs_only(batch)
-    longest = int(np.max(np.sum(np.asarray(inputs.input_segments) > 0, axis=1)))
-    if longest + model.prefix_length + new_tokens - 1 > limit:  # the last new token is never read
+    lengths = np.sum(np.asarray(inputs.input_segments) > 0, axis=1)
+    before = np.asarray(model.prefix_length)
+    before = np.broadcast_to(before if batch.prompts is None else before[np.asarray(batch.prompts)], lengths.shape)
+    longest = int(np.argmax(lengths + before))
+    if lengths[longest] + before[longest] + new_tokens - 1 > limit:  # the last new token is never read
         raise ValueError(
-            f"a row of {longest} tokens, a prompt of {model.prefix_length} in front and {new_tokens} new tokens take "
-            f"more than the model's {limit} positions; shorten the text, or generate less"
+            f"a row of {lengths[longest]} tokens, a prompt of {before[longest]} in front and {new_tokens} new tokens "
+            f"take more than the model's {limit} positions; shorten the text, or generate less"
         )
 
 
 def jit_with_model(function: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
-    """`jax.jit` of a function whose first argument is a model, static by identity.
+    """`jax.jit` of a function whose first arguments are a model, static by identity, and its parameters.
 
     What it compiles lives as long as the model does. (A static argument of `jax.jit` itself would keep every model
     that was ever used, weights included, in jit's global cache.)
@@ -112,10 +118,10 @@ def jit_with_model(function: Callable[..., Any], static: Sequence[str] = ()) -> 
     compiled: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = weakref.WeakKeyDictionary()
 
     @functools.wraps(function)
-    def call(model: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(model: Any, params: Params, *args: Any, **kwargs: Any) -> Any:
         if model not in compiled:
             alive = weakref.ref(model)
             compiled[model] = jax.jit(lambda *a, **k: function(alive(), *a, **k), static_argnames=tuple(static))
-        return compiled[model](*args, **kwargs)
+        return compiled[model](model.for_programs(params), *args, **kwargs)
 
     return call

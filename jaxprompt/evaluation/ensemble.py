@@ -70,6 +70,10 @@ class EnsembleModel:
         """The ids of each text as a target, its end of text included."""
         return self.model.target_ids(texts)
 
+    def for_programs(self, params: Params) -> Params:
+        """See `PatchedModel.for_programs`."""
+        return self.model.for_programs(params)
+
     def replicated(self, batch: Batch) -> Batch:
         """A batch of B rows in numpy as one of B·N, each input N times in a row; without targets."""
         fields = ("inputs", "input_segments", "targets", "target_segments", "target_weights", "index")

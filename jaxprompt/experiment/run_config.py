@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxprompt.config_values import ConfigError, expected
 from jaxprompt.evaluation.ensemble import VOTES
+from jaxprompt.models.fused_attention import IMPLEMENTATIONS
 from jaxprompt.models.layers import REMAT_POLICIES
 from jaxprompt.models.quantization import SCHEMES
 from jaxprompt.training.loss import LossConfig
@@ -14,13 +15,16 @@ from jaxprompt.training.loss import LossConfig
 DTYPES = ("float32", "bfloat16")
 """The values of `model.dtype`."""
 
+PACKINGS = ("auto", "never", "always")
+"""The values of `train.packing`."""
+
 METHODS_OF_ANSWERING = ("greedy", "beam", "rank", "token")
 """The values of `eval.method`."""
 
 ONLOOKERS = ("train.tensorboard", "train.wandb", "train.profile_from", "train.profile_steps")
 """Keys that may change when a run is resumed, for nothing that comes of it depends on them."""
 
-LAYOUT = ("mesh.data", "mesh.model", "model.shard_data", "model.remat")
+LAYOUT = ("mesh.data", "mesh.model", "model.shard_data", "model.remat", "model.attention")
 """Keys that may change too, so that a run can go on on other devices: what comes of it then differs by rounding."""
 
 
@@ -37,6 +41,8 @@ class ModelConfig:
         shard_data: whether weights are split over the mesh's `data` axis, too: less memory a device, more traffic.
         quantize: `int8` holds the layers' frozen matrices as integers of 8 bits, see `models.quantization`; empty: in
             `dtype`.
+        attention: what computes attention, one of `models.fused_attention.IMPLEMENTATIONS`; `auto`: what is known to be
+            fastest on the platform.
     """
 
     path: str = ""
@@ -46,9 +52,13 @@ class ModelConfig:
     from_scratch: bool = False
     shard_data: bool = False
     quantize: str = ""
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("dtype", DTYPES), ("remat", REMAT_POLICIES), ("quantize", ("", *SCHEMES))):
+        choices = {
+            "dtype": DTYPES, "remat": REMAT_POLICIES, "quantize": ("", *SCHEMES), "attention": IMPLEMENTATIONS,
+        }  # fmt: skip
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"model.{name} is {getattr(self, name)!r}; {expected(getattr(self, name), known)}")
         if self.quantize and self.from_scratch:
@@ -85,6 +95,9 @@ class TrainConfig:
         steps: updates.
         batch_size: examples an update.
         accumulate: parts that a batch is read in, to save memory.
+        packing: whether examples of a batch share rows, each seeing only itself: `auto`, where the lengths of the data
+            say that it saves a tenth of a step or more; `always`, also where it saves less; `never`. Loss and gradient
+            are the same; of dropout, examples in one row share what a T5 draws for a whole row.
         dropout: whether the model's dropout is applied.
         normalization: of the loss, see `LossConfig`.
         z_loss: see `LossConfig`.
@@ -109,6 +122,7 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 32
     accumulate: int = 1
+    packing: str = "auto"
     dropout: bool = True
     normalization: str = "sum"
     z_loss: float = 1e-4
@@ -137,6 +151,8 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be 0 or more")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"train.batch_size={self.batch_size} cannot be read in {self.accumulate} equal parts")
+        if self.packing not in PACKINGS:
+            raise ConfigError(f"train.packing is {self.packing!r}; {expected(self.packing, PACKINGS)}")
         self._check_members()
         _ = self.loss  # which refuses values without a meaning
 

@@ -12,11 +12,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxprompt.models import partition, quantization
+from jaxprompt.models import fused_attention, partition, quantization
 from jaxprompt.sharding import DATA, MODEL
+from jaxprompt.types import Injection
 
 KEPT = "attention"
 """The name, for `jax.checkpoint`, of results by which attention's weights, which are larger, are made again."""
+
+Prefix = tuple[jax.Array, ...]
+"""A prompt's keys and values and, where rows have prompts of different lengths, which of them are a row's, [B, P]."""
 
 _FAST_BYTES = 2**26
 """Of scores, that a TPU core can hold in its own memory beside the weights that it waits for."""
@@ -42,6 +46,7 @@ def attend(
     scale: float | jax.Array = 1.0,
     dropout: Callable[[jax.Array], jax.Array] | None = None,
     mesh: Mesh | None = None,
+    implementation: str = "auto",
 ) -> Float[Array, "B Q H D"]:
     """Softmax attention; scores, bias and softmax in fp32, products in the inputs' dtype.
 
@@ -56,13 +61,21 @@ def attend(
             (`drop_keys`).
         mesh: that rows and heads are split over. On TPUs, scores that are large for a core are made a few rows at a
             time, and again for the gradient.
+        implementation: one of `fused_attention.IMPLEMENTATIONS`.
     """
+    has_bias, drops = bias is not None, dropout is not None
+    kernel = fused_attention.choose_for(implementation, query, key, has_bias=has_bias, drops_weights=drops, mesh=mesh)
+    if kernel != "xla":
+        scale = jnp.asarray(scale, jnp.float32)
+        return fused_attention.attend(
+            kernel, query, key, value, mask=mask, bias=bias, scale=scale, mesh=mesh, name=KEPT
+        )
     kept = None
     if dropout is not None:
         kept = dropout(jnp.ones((query.shape[0], query.shape[2], query.shape[1], key.shape[1]), value.dtype))
     query, key, value = gradients_apart((query, key, value))
     scale = jnp.asarray(scale, jnp.float32)
-    parts, count = _row_parts(query, key, mesh)
+    parts, count = _row_parts(query, key.shape[1], mesh)
     if count == 1:
         return _attend(query, key, value, bias, mask, kept, scale, True)
     # Each device's rows one part after the other, so that what lies between a part's products stays near the core; the
@@ -80,14 +93,19 @@ def attend(
     return out.reshape(query.shape)
 
 
-def _row_parts(query: Float[Array, "B Q H D"], key: Float[Array, "B K H D"], mesh: Mesh | None) -> tuple[int, int]:
+def takes_parts(query: Float[Array, "B Q H D"], num_keys: int, mesh: Mesh | None) -> bool:
+    """Whether `attend` takes the rows of a device part by part."""
+    return _row_parts(query, num_keys, mesh)[1] > 1
+
+
+def _row_parts(query: Float[Array, "B Q H D"], num_keys: int, mesh: Mesh | None) -> tuple[int, int]:
     """How many devices split the rows, and how many parts the rows of each are taken in."""
     if _platform(mesh) != "tpu":
         return 1, 1
     split = lambda size, axis: mesh.shape[axis] if mesh and not size % mesh.shape[axis] else 1  # noqa: E731
     devices = split(query.shape[0], DATA)
     rows, heads = query.shape[0] // devices, query.shape[2] // split(query.shape[2], MODEL)
-    row_bytes = 4 * heads * query.shape[1] * key.shape[1]
+    row_bytes = 4 * heads * query.shape[1] * num_keys
     fitting = (count for count in range(1, rows + 1) if not rows % count and rows // count * row_bytes <= _FAST_BYTES)
     return devices, next(fitting, rows)
 
@@ -235,19 +253,23 @@ def with_prefix(
     key: Float[Array, "B K H D"],
     value: Float[Array, "B K H D"],
     mask: Bool[Array, "#B 1 Q K"],
-    prefix: tuple[jax.Array, jax.Array] | None,
-    prefix_seen: Bool[Array, "#B 1 Q 1"] | None = None,
+    prefix: Prefix | None,
+    prefix_seen: Bool[Array, "#B 1 #Q 1"] | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Puts a prompt's keys and values, [P, H, D] or [B, P, H, D], in front.
 
     Li & Liang (2021), Eq. 3: the prefix's activations are free parameters that all later positions attend to. They are
-    seen by every query, or by those that `prefix_seen` marks.
+    seen by every query, or by those that `prefix_seen` marks; but for those that are not the row's own.
     """
     if prefix is None:
         return key, value, mask
     shape = (key.shape[0], prefix[0].shape[-3], *key.shape[2:])
-    keys, values = (jnp.broadcast_to(array.astype(key.dtype), shape) for array in prefix)
-    seen = jnp.broadcast_to(jnp.asarray(True) if prefix_seen is None else prefix_seen, (*mask.shape[:-1], shape[1]))
+    keys, values = (jnp.broadcast_to(array.astype(key.dtype), shape) for array in prefix[:2])
+    seen = jnp.asarray(True) if prefix_seen is None else prefix_seen
+    if len(prefix) == 3:
+        seen = seen & prefix[2][:, None, None, :]
+        mask = jnp.broadcast_to(mask, (key.shape[0], *mask.shape[1:]))
+    seen = jnp.broadcast_to(seen, (*mask.shape[:-1], shape[1]))
     return (
         jnp.concatenate([keys, key], axis=1),
         jnp.concatenate([values, value], axis=1),
@@ -255,12 +277,24 @@ def with_prefix(
     )
 
 
-def layers_first(prefix: tuple[jax.Array, jax.Array] | None) -> tuple[tuple[jax.Array, jax.Array] | None, int]:
+def prefixes(injection: Injection) -> dict[str, Prefix]:
+    """What each stack gets of an injection."""
+    found: dict[str, Prefix] = dict(injection.kv)
+    for stack, lengths in injection.lengths.items():
+        keys, values = injection.kv[stack]
+        P = keys.shape[-3]
+        found[stack] = (keys, values, jnp.arange(P) >= P - lengths[:, None])
+    return found
+
+
+def layers_first(prefix: Prefix | None) -> tuple[Prefix | None, int]:
     """A stack's prompt keys and values with the layer axis in front, and their number P.
 
-    [L, P, H, D] stays; one prompt a row, [B, L, P, H, D], becomes [L, B, P, H, D].
+    [L, P, H, D] stays; one prompt a row, [B, L, P, H, D], becomes [L, B, P, H, D]. Which of them are a row's own is the
+    same in all layers.
     """
     if prefix is None:
         return None, 0
-    keys, values = (jnp.moveaxis(array, 1, 0) if array.ndim == 5 else array for array in prefix)
-    return (keys, values), keys.shape[-3]
+    keys, values = (jnp.moveaxis(array, 1, 0) if array.ndim == 5 else array for array in prefix[:2])
+    own = (jnp.broadcast_to(array, (keys.shape[0], *array.shape)) for array in prefix[2:])
+    return (keys, values, *own), keys.shape[-3]

@@ -27,6 +27,7 @@ def new_model(
     tokenizer: bool | str | Path = True,
     mesh: Mesh | None = None,
     shard_data: bool = False,
+    attention: str = "auto",
 ) -> LanguageModel:
     """A model with the architecture of a directory's `config.json` and fresh weights, as T5X initialises them.
 
@@ -39,6 +40,7 @@ def new_model(
         tokenizer: True: from the same directory; a path: from there; False: none.
         mesh: devices to split the parameters over, as for `load_model`.
         shard_data: whether they are split over the mesh's `data` axis, too.
+        attention: what computes attention, as for `load_model`.
 
     Raises:
         CheckpointError: the directory lacks something, or holds a model of an unsupported kind.
@@ -47,7 +49,8 @@ def new_model(
     raw = read_json(directory / "config.json")
     family = family_of(raw, str(directory))
     config = family.configure(raw, None)
-    module = family.module(config, dtype=jnp.dtype(dtype), remat=remat, mesh=mesh)
+    options = {"remat": remat, "mesh": mesh, "attention_kernel": attention}
+    module = family.module(config, dtype=jnp.dtype(dtype), **options)
     reader = (
         load_tokenizer(str(directory if tokenizer is True else tokenizer), raw["model_type"]) if tokenizer else None
     )

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxprompt.models.fingerprint import fingerprint
+from jaxprompt.models.layered import apart
 from jaxprompt.sharding import DATA
 from jaxprompt.trees import flatten
 from jaxprompt.types import Params
@@ -59,6 +60,11 @@ class LanguageModel:
         return self.mesh is not None and any(
             DATA in jax.tree.leaves(list(leaf.sharding.spec)) for leaf in jax.tree.leaves(self.params)
         )
+
+    @functools.cached_property
+    def layers_apart(self) -> Params:
+        """The parameters as programs read them fastest (`models.layered`), in the same memory."""
+        return apart(self.params)
 
     @functools.cached_property
     def fingerprint(self) -> str:

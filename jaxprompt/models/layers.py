@@ -5,6 +5,7 @@ Axis letters as in `jaxprompt.types`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxprompt.models import partition, quantization
 from jaxprompt.models.attention import KEPT, gradients_apart
+from jaxprompt.models.layered import WRITTEN_OUT_ON_CPU, is_apart, layer_of
 from jaxprompt.sharding import DATA, MODEL
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -37,10 +39,6 @@ REMAT_POLICIES: dict[str, Any] = {
 }
 """What the backward pass keeps: everything; only each layer's input; also the results of weight products and of
 attention, but not its weights."""
-
-# A loop over layers stacks what the backward pass needs, which on CPU costs a tenth to a fifth of a step in copies;
-# a program of more layers than this would compile too long.
-_UNROLLED_ON_CPU = 12
 
 
 def embed(
@@ -158,11 +156,16 @@ def dropout(rate: float, deterministic: bool) -> nn.Dropout:
     return nn.Dropout(rate, broadcast_dims=(-2,), deterministic=deterministic)
 
 
-def scanned(block: type[nn.Module], length: int, num_shared: int, remat: str, unroll: int) -> Any:
+def stacked(parent: nn.Module, block: type[nn.Module], length: int, num_shared: int, remat: str, unroll: int) -> Any:
     """A block as a stack of layers, parameters stacked on a leading axis.
 
+    Called like the block's class, it gives a function of (hidden, a tree with one entry a layer, then `num_shared`
+    arguments shared by all layers). With `at`, [B, T], that function returns hidden states at those places alone; where
+    the layers are written out, the last one then computes no others.
+
     Args:
-        block: called with (hidden, a tree with one entry a layer, then `num_shared` arguments shared by all layers).
+        parent: the module that the stack belongs to.
+        block: one layer; to be asked for places it must take `at`.
         length: the number of layers.
         num_shared: how many shared arguments there are.
         remat: a key of `REMAT_POLICIES`.
@@ -173,15 +176,65 @@ def scanned(block: type[nn.Module], length: int, num_shared: int, remat: str, un
     """
     if remat not in REMAT_POLICIES:
         raise ValueError(f"model.remat is {remat!r}; known policies: {sorted(REMAT_POLICIES)}")
-    if not unroll:
-        unroll = length if jax.default_backend() == "cpu" and length <= _UNROLLED_ON_CPU else 1
-    if remat != "none":
-        block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[remat])
-    return nn.scan(
-        block,
-        variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(0, *[nn.broadcast] * num_shared),
-        length=length,
-        unroll=min(unroll, length),
-    )
+    unroll = _layers_a_turn(length, unroll)
+
+    def make(*args: Any, name: str, **options: Any) -> Callable[..., Any]:
+        own = parent.variables.get("params", {}).get(name)
+        if own is not None and (unroll >= length or any(map(is_apart, jax.tree.leaves(own, is_leaf=is_apart)))):
+            return functools.partial(_written_out, parent, block(*args, **options, parent=None), own, length, remat)
+        layer = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[remat]) if remat != "none" else block
+        scanned = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, *[nn.broadcast] * num_shared),
+            length=length,
+            unroll=min(unroll, length),
+        )(*args, **options, name=name)
+
+        def run(x: jax.Array, per_layer: Any, *shared: Any, at: jax.Array | None = None) -> tuple[jax.Array, Any]:
+            x, new = scanned(x, per_layer, *shared)
+            return (x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)), new
+
+        return run
+
+    return make
+
+
+def are_written_out(length: int, unroll: int) -> bool:
+    """Whether `stacked` gives each layer code of its own."""
+    return _layers_a_turn(length, unroll) >= length
+
+
+def _layers_a_turn(length: int, unroll: int) -> int:
+    return unroll or (length if jax.default_backend() == "cpu" and length <= WRITTEN_OUT_ON_CPU else 1)
+
+
+def _written_out(
+    parent: nn.Module,
+    block: nn.Module,
+    params: Any,
+    length: int,
+    remat: str,
+    x: jax.Array,
+    per_layer: Any,
+    *shared: Any,
+    at: jax.Array | None = None,
+) -> tuple[jax.Array, Any]:
+    """One layer after the other, each in code of its own."""
+    keys = jax.random.split(parent.make_rng("dropout"), length) if parent.has_rng("dropout") else None
+
+    def layer(number: int, x: jax.Array, own: Any, *args: Any) -> Any:
+        places: dict[str, Any] = {} if at is None or number < length - 1 else {"at": at}
+        rngs = {} if keys is None else {"dropout": keys[number]}
+        return block.apply({"params": own}, x, *args, **places, rngs=rngs)
+
+    kept = []
+    for number in range(length):
+        run: Callable[..., Any] = functools.partial(layer, number)
+        if remat != "none":
+            run = jax.checkpoint(run, prevent_cse=False, policy=REMAT_POLICIES[remat])
+        take = functools.partial(layer_of, number)
+        x, new = run(x, take(params), take(per_layer), *shared)
+        kept.append(new)
+    return x, jax.tree.map(lambda *each: jnp.stack(each), *kept)

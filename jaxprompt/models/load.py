@@ -41,6 +41,7 @@ def load_model(
     revision: str | None = None,
     config: Mapping[str, Any] | None = None,
     quantize: str = "",
+    attention: str = "auto",
 ) -> LanguageModel:
     """Loads a model: a hub name, or a Hugging Face directory or T5X checkpoint, each on disk or at a `gs://` address.
 
@@ -62,6 +63,7 @@ def load_model(
             architecture, and `config`, or a `config.json` put beside them, what shapes do not tell.
         quantize: a key of `jaxprompt.models.quantization.SCHEMES`, such as `int8`, to hold the layers' matrices as
             integers; they are quantised as they are read. Such weights cannot train. Empty: as they are.
+        attention: what computes attention, one of `jaxprompt.models.fused_attention.IMPLEMENTATIONS`.
 
     Returns:
         The model, with `params` a nested dict of `jax.Array`.
@@ -86,7 +88,8 @@ def load_model(
     except ValueError as error:
         raise CheckpointError(f"the configuration of {directory} cannot be used: {error}") from error
     dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-    module = family.module(settings, dtype=jnp.dtype(dtype), remat=remat, mesh=mesh)
+    options = {"remat": remat, "mesh": mesh, "attention_kernel": attention}
+    module = family.module(settings, dtype=jnp.dtype(dtype), **options)
     # Before the weights: it is the quicker to fail.
     where = directory if tokenizer is True else str(tokenizer)
     reader = load_tokenizer(where, raw["model_type"]) if tokenizer else None

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxprompt.models import attention, layers, partition, quantization
+from jaxprompt.models.layered import is_apart
 from jaxprompt.models.t5_config import T5Config
 from jaxprompt.models.t5_stacks import Cache, Decoder, Encoder
 from jaxprompt.sharding import DATA, MODEL
@@ -33,6 +34,7 @@ class T5(nn.Module):
         remat: a key of `layers.REMAT_POLICIES`.
         unroll: layers in one turn of the compiled loop over them; 0 decides by platform and depth.
         mesh: devices that rows and weights are split over; None: one device.
+        attention_kernel: what computes attention, one of `fused_attention.IMPLEMENTATIONS`.
     """
 
     embedding_path: ClassVar[str] = "shared/embedding"
@@ -42,14 +44,15 @@ class T5(nn.Module):
     remat: str = "none"
     unroll: int = 0
     mesh: Mesh | None = None
+    attention_kernel: str = "auto"
 
     def setup(self):
         """Declares the parts."""
         cfg = self.config
         init = nn.initializers.normal(1.0)
         self.shared = nn.Embed(cfg.vocab_size, cfg.d_model, self.dtype, self.dtype, embedding_init=init)
-        self.encoder = Encoder(cfg, self.dtype, self.remat, self.unroll, self.mesh)
-        self.decoder = Decoder(cfg, self.dtype, self.remat, self.unroll, self.mesh)
+        self.encoder = Encoder(cfg, self.dtype, self.remat, self.unroll, self.mesh, self.attention_kernel)
+        self.decoder = Decoder(cfg, self.dtype, self.remat, self.unroll, self.mesh, self.attention_kernel)
         if not cfg.tied_head:
             self.lm_head = layers.Head(cfg.vocab_size, self.dtype)
 
@@ -63,10 +66,18 @@ class T5(nn.Module):
             injection: the prompt; virtual tokens are for the encoder, keys and values for the stacks they name.
             deterministic: False applies dropout, with the rng `dropout`.
         """
+        return self.logits(self.hidden(batch, injection, deterministic=deterministic))
+
+    def hidden(
+        self, batch: Batch, injection: Injection | None = None, *, deterministic: bool = True
+    ) -> Float[Array, "B T E"]:
+        """What the logits are made of, at target positions; the arguments are those of the call."""
         encoded = self.encode(batch.inputs, batch.input_segments, injection, deterministic=deterministic)
-        return self.decode(
-            encoded, batch.input_segments, batch.targets, batch.target_segments, injection, deterministic=deterministic
+        kv = attention.prefixes(injection or Injection())
+        x, _ = self._read_targets(
+            encoded, batch.input_segments, batch.targets, batch.target_segments, kv, deterministic=deterministic
         )
+        return x
 
     def encode(
         self,
@@ -79,7 +90,7 @@ class T5(nn.Module):
         """The encoder's output."""
         injection = injection or Injection()
         x = layers.embed(inputs, self.shared.embedding, injection.tokens)
-        encoded, _ = self.encoder(x, input_segments, injection.kv, deterministic=deterministic)
+        encoded, _ = self.encoder(x, input_segments, attention.prefixes(injection), deterministic=deterministic)
         return encoded
 
     def decode(
@@ -89,13 +100,11 @@ class T5(nn.Module):
         targets: Int[Array, "B T"],
         target_segments: Int[Array, "B T"],
         injection: Injection | None = None,
-        *,
-        deterministic: bool = True,
     ) -> Float[Array, "B T V"]:
-        """Logits of whole targets, given the encoder's output."""
-        kv = (injection or Injection()).kv
-        x, _ = self._read_targets(encoded, input_segments, targets, target_segments, kv, deterministic=deterministic)
-        return self._logits(x)
+        """Logits of whole targets, given the encoder's output; no dropout."""
+        kv = attention.prefixes(injection or Injection())
+        x, _ = self._read_targets(encoded, input_segments, targets, target_segments, kv, deterministic=True)
+        return self.logits(x)
 
     def keys_values(self, batch: Batch) -> dict[str, tuple[Float[Array, "B L K H D"], Float[Array, "B L K H D"]]]:
         """The keys and values of a batch's tokens in every layer, by stack: what a prefix holds of virtual ones.
@@ -125,28 +134,40 @@ class T5(nn.Module):
         encoded = self.encode(batch.inputs, batch.input_segments, injection)
         cross_keys, cross_values = self._cross_keys_values(encoded)
         cross_mask = (batch.input_segments > 0)[:, None, None, :]
-        prefix, prefix_length = attention.layers_first(injection.kv.get("cross"))
+        prefixes = attention.prefixes(injection)
+        prefix, _ = attention.layers_first(prefixes.get("cross"))
         if prefix is not None:
-            put = jax.vmap(attention.with_prefix, in_axes=(0, 0, None, 0), out_axes=(0, 0, None))
-            cross_keys, cross_values, cross_mask = put(cross_keys, cross_values, cross_mask, prefix)
-        prefix, prefix_length = attention.layers_first(injection.kv.get("decoder"))
+            put = jax.vmap(attention.with_prefix, in_axes=(0, 0, None, 0))
+            cross_keys, cross_values, masks = put(cross_keys, cross_values, cross_mask, prefix)
+            cross_mask = masks[0]
+        prefix, prefix_length = attention.layers_first(prefixes.get("decoder"))
         shape = (cfg.num_decoder_layers, encoded.shape[0], prefix_length + max_length, cfg.num_heads, cfg.d_kv)
         self_keys = self_values = jnp.zeros(shape, self.dtype)
         if prefix is not None:
             # One prompt for all rows lacks the batch axis.
-            rows = (array if array.ndim == 5 else array[:, None] for array in prefix)
+            rows = (array if array.ndim == 5 else array[:, None] for array in prefix[:2])
             self_keys, self_values = (self_keys.at[:, :, :prefix_length].set(array) for array in rows)
         cache = Cache(
-            self_keys, self_values, cross_keys, cross_values, cross_mask, jnp.zeros((), jnp.int32), prefix_length
+            self_keys=self_keys,
+            self_values=self_values,
+            cross_keys=cross_keys,
+            cross_values=cross_values,
+            cross_mask=cross_mask,
+            length=jnp.zeros((), jnp.int32),
+            prefix_own=None if prefix is None or len(prefix) == 2 else prefix[2][0],
+            prefix_length=prefix_length,
         )
         return self.decode_step(jnp.full(encoded.shape[0], cfg.decoder_start_token_id, jnp.int32), cache)
 
     def decode_step(self, tokens: Int[Array, " B"], cache: Cache) -> tuple[Float[Array, "B V"], Cache]:
         """Reads one more token a row; returns the logits of the next and the cache that includes it."""
         slot = cache.length + cache.prefix_length
+        seen = (jnp.arange(cache.self_keys.shape[2]) <= slot)[None]
+        if cache.prefix_own is not None:
+            seen &= jnp.pad(cache.prefix_own, ((0, 0), (0, seen.shape[1] - cache.prefix_length)), constant_values=True)
         x, (keys, values) = self.decoder(
             layers.embed(tokens[:, None], self.shared.embedding),
-            self_mask=(jnp.arange(cache.self_keys.shape[2]) <= slot)[None, None, None],
+            self_mask=seen[:, None, None],
             cross_mask=cache.cross_mask,
             deterministic=True,
             cache=cache,
@@ -158,7 +179,7 @@ class T5(nn.Module):
             self_values=put(cache.self_values, values, slot, axis=2),
             length=cache.length + 1,
         )
-        return self._logits(x)[:, 0], cache
+        return self.logits(x)[:, 0], cache
 
     def _read_targets(
         self,
@@ -187,11 +208,18 @@ class T5(nn.Module):
     def _cross_keys_values(self, encoded: Float[Array, "B S E"]) -> tuple[jax.Array, jax.Array]:
         """What every decoder layer attends to of the encoder's output, [L, B, S, H, D] each."""
         kernels = self.decoder.variables["params"]["block"]["cross_attention"]
-        each = (quantization.einsum("bse,lehd->lbshd", encoded, kernels[name]["kernel"]) for name in ("k", "v"))
+        each = (self._of_layers(encoded, kernels[name]["kernel"]) for name in ("k", "v"))
         keys, values = each
         return keys, values
 
-    def _logits(self, x: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+    def _of_layers(self, encoded: Float[Array, "B S E"], kernel: Any) -> Float[Array, "L B S H D"]:
+        if not is_apart(kernel):
+            return quantization.einsum("bse,lehd->lbshd", encoded, kernel)
+        layers = range(self.config.num_decoder_layers)
+        return jnp.stack([quantization.einsum("bse,ehd->bshd", encoded, kernel[number]) for number in layers])
+
+    def logits(self, x: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+        """Logits, fp32, of what `hidden` gives."""
         if self.config.scale_decoder_outputs:
             x = x * self.config.d_model**-0.5
         if not self.config.tied_head:

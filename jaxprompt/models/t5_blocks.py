@@ -20,6 +20,7 @@ class Attention(nn.Module):
     dtype: DTypeLike
     deterministic: bool
     mesh: Mesh | None = None
+    attention_kernel: str = "auto"
 
     def setup(self):
         """Declares the parts."""
@@ -42,7 +43,15 @@ class Attention(nn.Module):
             values = attention.drop_keys(values, dropout)
         return self.o(
             self._by_head(
-                attention.attend(self._by_head(self.q(x)), keys, values, mask=mask, bias=bias, mesh=self.mesh)
+                attention.attend(
+                    self._by_head(self.q(x)),
+                    keys,
+                    values,
+                    mask=mask,
+                    bias=bias,
+                    mesh=self.mesh,
+                    implementation=self.attention_kernel,
+                )
             )
         )
 
@@ -72,6 +81,7 @@ class EncoderBlock(nn.Module):
     deterministic: bool
     keep: bool = False
     mesh: Mesh | None = None
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x, prefix, mask, bias):
@@ -80,7 +90,7 @@ class EncoderBlock(nn.Module):
         residual = lambda x: partition.constrain_residual(x, self.mesh)  # noqa: E731
         dropout = layers.dropout(cfg.dropout_rate, self.deterministic)
         norm = lambda name: layers.RMSNorm(cfg.layer_norm_epsilon, self.dtype, name=name)  # noqa: E731
-        attend = Attention(cfg, self.dtype, self.deterministic, self.mesh, name="self_attention")
+        attend = Attention(cfg, self.dtype, self.deterministic, self.mesh, self.attention_kernel, name="self_attention")
 
         x = residual(x)
         normed = partition.constrain(residual(norm("self_attention_norm")(x)), self.mesh, DATA)
@@ -99,6 +109,7 @@ class DecoderBlock(nn.Module):
     dtype: DTypeLike
     deterministic: bool
     mesh: Mesh | None = None
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x, per_layer, encoded, self_mask, cross_mask, bias, slot):
@@ -109,7 +120,7 @@ class DecoderBlock(nn.Module):
         dropout = layers.dropout(cfg.dropout_rate, self.deterministic)
         norm = lambda name: layers.RMSNorm(cfg.layer_norm_epsilon, self.dtype, name=name)  # noqa: E731
 
-        attend = Attention(cfg, self.dtype, self.deterministic, self.mesh, name="self_attention")
+        attend = Attention(cfg, self.dtype, self.deterministic, self.mesh, self.attention_kernel, name="self_attention")
         normed = norm("self_attention_norm")(x)
         new = keys, values = attend.keys_values(normed)
         if self_cache is not None:
@@ -119,7 +130,9 @@ class DecoderBlock(nn.Module):
             )
         x += dropout(attend(normed, keys, values, mask=self_mask, bias=bias, prefix=self_prefix))
 
-        attend = Attention(cfg, self.dtype, self.deterministic, self.mesh, name="cross_attention")
+        attend = Attention(
+            cfg, self.dtype, self.deterministic, self.mesh, self.attention_kernel, name="cross_attention"
+        )
         normed = norm("cross_attention_norm")(x)
         if cross_cache is None:
             x += dropout(attend.to_source(normed, encoded, mask=cross_mask, prefix=cross_prefix))

@@ -31,6 +31,7 @@ class Cache:
         cross_values: [L, B, K, H, D].
         cross_mask: [B, 1, 1, K], True at the encoder positions a row may see.
         length: tokens read so far, a scalar.
+        prefix_own: [B, P], which of the prompt's slots are a row's own; None: all.
         prefix_length: slots that the prompt's keys and values take, static.
     """
 
@@ -40,6 +41,7 @@ class Cache:
     cross_values: jax.Array
     cross_mask: jax.Array
     length: jax.Array
+    prefix_own: jax.Array | None = None
     prefix_length: int = struct.field(pytree_node=False, default=0)
 
     def take_rows(self, rows: Int[Array, " R"], *, same_inputs: bool = False) -> Cache:
@@ -51,8 +53,15 @@ class Cache:
                 the beams of one input do. What belongs to the inputs is then not moved.
         """
         at = lambda array, rows, axis: jnp.take(array, rows, axis=axis)  # noqa: E731
-        self_keys, self_values = at(self.self_keys, rows, 1), at(self.self_values, rows, 1)
-        moved = dataclasses.replace(self, self_keys=self_keys, self_values=self_values)
+        own = (self.self_keys, self.self_values)
+        if same_inputs and rows.shape[0] == self.self_keys.shape[1]:
+            # The prompt's slots are the inputs', too.
+            new = slice(self.prefix_length, None)
+            self_keys, self_values = (array.at[:, :, new].set(at(array[:, :, new], rows, 1)) for array in own)
+            return dataclasses.replace(self, self_keys=self_keys, self_values=self_values)
+        self_keys, self_values = (at(array, rows, 1) for array in own)
+        prefix_own = None if self.prefix_own is None else at(self.prefix_own, rows, 0)
+        moved = dataclasses.replace(self, self_keys=self_keys, self_values=self_values, prefix_own=prefix_own)
         if same_inputs:
             return moved
         inputs = rows // (self.self_keys.shape[1] // self.cross_keys.shape[1])
@@ -72,6 +81,7 @@ class Encoder(nn.Module):
     remat: str
     unroll: int
     mesh: Mesh | None = None
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -92,10 +102,10 @@ class Encoder(nn.Module):
         bias = _bias_of_rows(_relative_bias(cfg, self.dtype, bidirectional=True), segments, prefix_length)
         mask = attention.segment_mask(segments, segments)
         dropout = layers.dropout(cfg.dropout_rate, deterministic)
-        block = layers.scanned(EncoderBlock, cfg.num_layers, 2, self.remat, self.unroll)
-        x, new = block(cfg, self.dtype, deterministic, keep, mesh=self.mesh, name="block")(
-            dropout(x), prefix, mask, bias
-        )
+        block = layers.stacked(self, EncoderBlock, cfg.num_layers, 2, self.remat, self.unroll)
+        x, new = block(
+            cfg, self.dtype, deterministic, keep, mesh=self.mesh, attention_kernel=self.attention_kernel, name="block"
+        )(dropout(x), prefix, mask, bias)
         return dropout(layers.RMSNorm(cfg.layer_norm_epsilon, self.dtype, name="final_layer_norm")(x)), new
 
 
@@ -107,6 +117,7 @@ class Decoder(nn.Module):
     remat: str
     unroll: int
     mesh: Mesh | None = None
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(
@@ -144,10 +155,10 @@ class Decoder(nn.Module):
         if encoded is not None:
             encoded = attention.copy_for_heads(encoded, cfg.num_heads, self.mesh)
         dropout = layers.dropout(cfg.dropout_rate, deterministic)
-        block = layers.scanned(DecoderBlock, cfg.num_decoder_layers, 5, self.remat, self.unroll)
-        x, new = block(cfg, self.dtype, deterministic, mesh=self.mesh, name="block")(
-            dropout(x), per_layer, encoded, self_mask, cross_mask, bias, slot
-        )
+        block = layers.stacked(self, DecoderBlock, cfg.num_decoder_layers, 5, self.remat, self.unroll)
+        x, new = block(
+            cfg, self.dtype, deterministic, mesh=self.mesh, attention_kernel=self.attention_kernel, name="block"
+        )(dropout(x), per_layer, encoded, self_mask, cross_mask, bias, slot)
         return dropout(layers.RMSNorm(cfg.layer_norm_epsilon, self.dtype, name="final_layer_norm")(x)), new
 
 

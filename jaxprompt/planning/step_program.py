@@ -190,6 +190,7 @@ def abstract_model(experiment: Experiment, mesh: Mesh | None, whole: Sharding) -
         remat=experiment.model.remat,
         unroll=1,
         mesh=mesh,
+        attention_kernel=experiment.model.attention,
     )
     shapes = abstract_params(module)
     places = jax.tree.map(lambda _: whole, shapes)

@@ -93,6 +93,7 @@ def shape_of(experiment: Experiment, runs: Mapping[str, Run], root: str) -> Expe
             remat=model.remat,
             shard_data=model.shard_data,
             quantize=model.quantize,
+            attention=model.attention,
         ),
         prompt=prompt,
         task=task,

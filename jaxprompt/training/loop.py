@@ -16,6 +16,7 @@ from etils import epath
 from jaxprompt import sharding, trees
 from jaxprompt.data.pipeline import TrainBatches
 from jaxprompt.experiment import TrainConfig
+from jaxprompt.models.layered import apart
 from jaxprompt.patching import PatchedModel
 from jaxprompt.paths import as_path
 from jaxprompt.processes import Agreement
@@ -165,6 +166,7 @@ def fit(
         rates=[member.learning_rate / optim.learning_rate for member in members],
     )
     counts = _size(trainable) // max(1, len(members)), _size(frozen)
+    runnable = apart(frozen)  # in the same memory
     del trainable
     make_writable(workdir)
     require_space(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(state)), train.keep_checkpoints)
@@ -189,7 +191,7 @@ def fit(
         bar = stack.enter_context(Progress(train.steps, done, shown=progress))
 
         def assess(step: int) -> None:
-            found = evaluate(trees.merge(state.trainable, frozen))
+            found = evaluate(trees.merge(state.trainable, runnable))
             scores = [found] if isinstance(found, Score) else list(found)
             for number, score in enumerate(scores):
                 if not math.isfinite(score.selection):
@@ -225,7 +227,7 @@ def fit(
                 break
             batch: Any = next(batches)
             with profile.before(step):
-                state, metrics = train_step(state, frozen, sharding.place_local_rows(batch, mesh))
+                state, metrics = train_step(state, runnable, sharding.place_local_rows(batch, mesh))
             profile.after(step, state)
             window.append(metrics)
             bar.step(shares * _num_tokens(batch, causal=model.config.is_causal))

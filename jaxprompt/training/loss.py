@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
+
+_TokenSums = tuple[jax.Array, jax.Array, jax.Array]
 
 _NORMALIZATIONS = ("sum", "tokens", "examples")
 
@@ -115,8 +118,60 @@ def cross_entropy(
     Returns:
         (loss, sums), in the form that `jax.value_and_grad(..., has_aux=True)` expects.
     """
-    logits = jnp.asarray(logits, jnp.float32)
     weights = jnp.asarray(weights, jnp.float32)
+    sums = _sums(_token_sums(logits, targets, weights, config), weights, config, segments)
+    return sums.loss, sums
+
+
+def chunked_cross_entropy(
+    hidden: Float[Array, "B T E"],
+    logits_of: Callable[[jax.Array], jax.Array],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    config: LossConfig,
+    segments: Int[Array, "B T"] | None = None,
+    *,
+    chunk: int,
+) -> tuple[Float[Array, ""], LossSums]:
+    """`cross_entropy(logits_of(hidden), …)` without ever holding the logits of more than a few targets a row.
+
+    Each chunk's logits are made for its part of the sums, and again for its part of the gradient.
+
+    Args:
+        hidden: what the logits are made of, at target positions.
+        logits_of: [B, t, E] to logits [B, t, V]; may close over parameters that are differentiated.
+        targets: as for `cross_entropy`, and so are the next three.
+        weights: see there.
+        config: see there.
+        segments: see there.
+        chunk: targets of every row taken at once.
+    """
+    weights = jnp.asarray(weights, jnp.float32)
+    missing = -targets.shape[1] % chunk
+
+    def cut(array: jax.Array) -> jax.Array:
+        full = jnp.pad(array, ((0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)))
+        return full.reshape(full.shape[0], -1, chunk, *full.shape[2:]).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def of_chunk(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> _TokenSums:
+        return _token_sums(logits_of(hidden), targets, weights, config)
+
+    def add(total: _TokenSums, part: _TokenSums) -> tuple[_TokenSums, None]:
+        return jax.tree.map(jnp.add, total, of_chunk(*part)), None
+
+    total, _ = jax.lax.scan(
+        add, (jnp.float32(0), jnp.float32(0), jnp.float32(0)), (cut(hidden), cut(targets), cut(weights))
+    )
+    sums = _sums(total, weights, config, segments)
+    return sums.loss, sums
+
+
+def _token_sums(
+    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], weights: Float[Array, "B T"], config: LossConfig
+) -> _TokenSums:
+    """Cross-entropy, z-loss and number of right tokens, summed over weighted targets."""
+    logits = jnp.asarray(logits, jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     # A masked sum, not a gather: it stays local where V is split over devices, and its gradient is no scatter.
     hit = jnp.arange(logits.shape[-1], dtype=jnp.int32) == targets[..., None]
@@ -124,20 +179,31 @@ def cross_entropy(
     epsilon = config.label_smoothing
     if epsilon:
         target_logits = (1 - epsilon) * target_logits + epsilon * jnp.mean(logits, axis=-1)
-    nll = jnp.sum((log_z - target_logits) * weights)
-    z_loss = config.z_loss * jnp.sum(jnp.square(log_z) * weights)
+    return (
+        jnp.sum((log_z - target_logits) * weights),
+        config.z_loss * jnp.sum(jnp.square(log_z) * weights),
+        jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
+    )
+
+
+def _sums(
+    of_tokens: _TokenSums,
+    weights: Float[Array, "B T"],
+    config: LossConfig,
+    segments: Int[Array, "B T"] | None,
+) -> LossSums:
+    nll, z_loss, correct = of_tokens
     present = weights > 0
     numbers = present.astype(jnp.int32) if segments is None else jnp.where(present, segments, 0)
-    sums = LossSums(
+    return LossSums(
         numerator=nll + z_loss,
         cross_entropy=nll,
         z_loss=z_loss,
-        correct=jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
+        correct=correct,
         tokens=jnp.sum(weights),
         examples=jnp.sum(jnp.max(numbers, axis=-1)).astype(jnp.float32),
         normalization=config.normalization,
     )
-    return sums.loss, sums
 
 
 def _or_one(count: Float[Array, ""]) -> Float[Array, ""]:

@@ -133,6 +133,7 @@ def open_model(experiment: Experiment) -> LanguageModel:
         "tokenizer": tokenizer,
         "mesh": make_mesh(experiment.mesh.data, experiment.mesh.model),
         "shard_data": config.shard_data,
+        "attention": config.attention,
     }
     train = experiment.train  # looked at before anything is loaded
     check_rows(train.batch_size // train.accumulate, options["mesh"], "train.batch_size / train.accumulate")

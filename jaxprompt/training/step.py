@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +17,12 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from jaxprompt import sharding, trees
 from jaxprompt.models.quantization import in_dtype
 from jaxprompt.patching import PatchedModel
-from jaxprompt.training.loss import LossConfig, LossSums, cross_entropy
+from jaxprompt.sharding import DATA, MODEL
+from jaxprompt.training.loss import LossConfig, LossSums, chunked_cross_entropy, cross_entropy
 from jaxprompt.types import Batch, Params
+
+_LOGITS_BYTES = 2**27
+"""Of logits in fp32, that a device holds at once; some three times as much is at work on them."""
 
 TrainStep = Callable[["TrainState", Params, Batch], tuple["TrainState", dict[str, jax.Array]]]
 
@@ -131,9 +137,14 @@ def make_train_step(
         params = trees.merge(trainable, frozen)
         # Weights that train are kept in fp32 and read in the model's dtype; for frozen ones this does nothing.
         params["model"] = in_dtype(params["model"], model.lm.module.dtype)
-        logits = model.apply(params, batch, deterministic=not dropout, rngs={"dropout": key})
+        hidden = model.hidden(params, batch, deterministic=not dropout, rngs={"dropout": key})
         weights = jnp.where(jnp.isin(batch.targets, jnp.asarray(unweighted, jnp.int32)), 0, batch.target_weights)
-        _, sums = cross_entropy(logits, batch.targets, weights, loss, batch.target_segments)
+        learnt = batch.targets, weights, loss, batch.target_segments
+        logits_of = functools.partial(model.logits, params)
+        if chunk := _targets_at_once(model, batch):
+            _, sums = chunked_cross_entropy(hidden, logits_of, *learnt, chunk=chunk)
+        else:
+            _, sums = cross_entropy(logits_of(hidden), *learnt)
         return sums.numerator, sums
 
     def train_step(
@@ -175,6 +186,18 @@ def make_train_step(
     if shardings is None or model.mesh is None:
         return jax.jit(step, donate_argnums=0)
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(model.mesh)))
+
+
+def _targets_at_once(model: PatchedModel, batch: Batch) -> int:
+    """How many targets of each row have their logits at a time; 0: all of them."""
+    (rows, length), mesh = batch.targets.shape, model.mesh
+    # Rows and vocabulary are split over devices as far as these divide them.
+    devices = (
+        1 if mesh is None else math.gcd(rows, mesh.shape[DATA]) * math.gcd(model.config.vocab_size, mesh.shape[MODEL])
+    )
+    of_target = 4 * rows * model.config.vocab_size // devices
+    fitting = max(1, _LOGITS_BYTES // of_target)
+    return 0 if fitting >= length else fitting
 
 
 def _rms(tree: Any) -> jax.Array:
