@@ -25,8 +25,9 @@ OPTIM = {"name": "adafactor", "learning_rate": 0.3, "weight_decay": 1e-3}
 
 def experiment(**sections):
     defaults = {"prompt": {"length": 4, "init": "random"}, "optim": OPTIM, "task": {"max_train_examples": 11}}
-    # With dropout, so that its draws are each prompt's own, too.
-    return nano.experiment(**defaults | sections | {"train": {"dropout": True} | sections.get("train", {})})
+    # With dropout, so that its draws are each prompt's own, too; packed, for these depend on where an example lies.
+    train = {"dropout": True, "packing": "always"} | sections.get("train", {})
+    return nano.experiment(**defaults | sections | {"train": train})
 
 
 def together(**train):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,27 +36,27 @@ def make_batch(rows: Sequence[Feature], *, pad_id: int, length: int, target_leng
     weights = ((target_segments > 0) * labelled).astype(np.float32)
     index = np.array([-1 if row.index is None else row.index for row in rows], np.int32)
     positions = None if rows[0].target_positions is None else target_positions
-    return Batch(inputs, input_segments, targets, target_segments, weights, index, positions)
+    prompts = None if rows[0].prompt is None else np.array([row.prompt for row in rows], np.int32)
+    return Batch(inputs, input_segments, targets, target_segments, weights, index, positions, prompts)
 
 
 def of_one_shape(batches: Sequence[Batch], pad_id: int) -> list[Batch]:
-    """Batches of as many rows, those of shorter ones padded on the right to the longest lengths among them.
+    """Batches with their rows padded on the right to the longest lengths among them, and rows of padding behind.
 
     Args:
         batches: in numpy.
         pad_id: the id that fills rows.
     """
-    widths = {
-        field.name: max(getattr(batch, field.name).shape[1] for batch in batches)
-        for field in dataclasses.fields(Batch)
-        if field.name != "index" and getattr(batches[0], field.name) is not None
-    }
+    names = [field.name for field in dataclasses.fields(Batch) if getattr(batches[0], field.name) is not None]
+    shapes = {name: np.max([getattr(batch, name).shape for batch in batches], axis=0) for name in names}
+    fills = {"inputs": pad_id, "targets": pad_id, "index": -1}
 
     def widened(batch: Batch) -> Batch:
         changes = {}
-        for name, width in widths.items():
-            array, fill = getattr(batch, name), pad_id if name in ("inputs", "targets") else 0
-            changes[name] = np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
+        for name, shape in shapes.items():
+            array = getattr(batch, name)
+            room = [(0, width) for width in shape - array.shape]
+            changes[name] = np.pad(array, room, constant_values=fills.get(name, 0))
         return dataclasses.replace(batch, **changes)
 
     return [widened(batch) for batch in batches]
@@ -81,43 +82,39 @@ def choose_buckets(
     return tuple(sorted({-(-max(int(length), 1) // multiple) * multiple for length in chosen}))
 
 
-@dataclasses.dataclass(frozen=True)
-class Collate:
-    """Makes the process's part of a global batch, in a shape that the whole of it decides.
+def choose_lengths(
+    needed: Sequence[int] | np.ndarray, cost: Callable[[int], float], *, count: int, saving: float = 0.03
+) -> tuple[int, ...]:
+    """Lengths to pad to, of which each batch takes the shortest that suffices, at the least cost for all of them.
 
-    Attributes:
-        pad_id: the id that fills rows.
-        buckets: allowed lengths of the inputs, in order.
-        target_buckets: allowed lengths of the targets, in order.
-        process_index: this process's number.
-        process_count: the number of processes; the first takes the first rows, and so on.
+    Args:
+        needed: the length that each batch needs.
+        cost: of a batch of that length.
+        count: lengths at most.
+        saving: the share of the cost that each further length has to save, for each is a compilation.
+
+    Returns:
+        Some of the lengths needed, in order, the longest of them among them.
     """
-
-    pad_id: int
-    buckets: tuple[int, ...]
-    target_buckets: tuple[int, ...]
-    process_index: int = 0
-    process_count: int = 1
-
-    @property
-    def one_shape(self) -> bool:
-        """Whether the shape is the same whatever the rows."""
-        return len(self.buckets) == 1 and len(self.target_buckets) == 1
-
-    def __call__(self, rows: Sequence[Feature]) -> Batch:
-        """The process's batch out of the rows of the global one; raises ValueError for a row that fits no bucket."""
-        share = len(rows) // self.process_count
-        return make_batch(
-            rows[self.process_index * share : (self.process_index + 1) * share],
-            pad_id=self.pad_id,
-            length=_bucket(self.buckets, [(len(row.input_ids), row.index) for row in rows], "input"),
-            target_length=_bucket(self.target_buckets, [(len(row.target_ids), row.index) for row in rows], "target"),
-        )
-
-
-def _bucket(buckets: Sequence[int], lengths: Sequence[tuple[int, int | None]], what: str) -> int:
-    longest, index = max(lengths)
-    for length in buckets:
-        if longest <= length:
-            return length
-    raise ValueError(f"the {what} of example {index} has {longest} ids, more than the longest bucket of {buckets}")
+    lengths, batches = np.unique(np.asarray(needed), return_counts=True)
+    below = np.cumsum([0, *batches])
+    costs = [cost(int(length)) for length in lengths]
+    # best[j]: the cost and the choice for the batches that need one of the first j lengths.
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ()), *[(math.inf, ())] * len(lengths)]
+    chosen: tuple[int, ...] = ()
+    least = math.inf
+    for _ in range(count):
+        best = [
+            best[0],
+            *(
+                min(
+                    (best[i][0] + float(below[j] - below[i]) * costs[j - 1], (*best[i][1], int(lengths[j - 1])))
+                    for i in range(j)
+                )
+                for j in range(1, len(lengths) + 1)
+            ),
+        ]
+        if best[-1][0] > (1 - saving) * least:
+            break
+        least, chosen = best[-1]
+    return chosen

@@ -29,6 +29,7 @@ class Feature:
         input_segments: where several examples share the row, which one each id belongs to, from 1; None: one example.
         target_segments: the same for the targets.
         target_positions: causal models: for each target, the place in `input_ids` of the id that predicts it.
+        prompt: the number of its prompt, where examples of one batch have prompts of their own.
     """
 
     input_ids: np.ndarray
@@ -38,6 +39,7 @@ class Feature:
     input_segments: np.ndarray | None = None
     target_segments: np.ndarray | None = None
     target_positions: np.ndarray | None = None
+    prompt: int | None = None
 
 
 def as_feature(element: Any) -> Feature:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxprompt.data.batching import Collate, choose_buckets
-from jaxprompt.data.features import Feature, LazyFeatures, as_feature
+from jaxprompt.data.collation import Collate, Lengths, plan_collation
+from jaxprompt.data.features import Feature, as_feature
+from jaxprompt.data.packed_shapes import Packing
 from jaxprompt.types import Batch
 
 if TYPE_CHECKING:
     import grain
 
-Lengths = int | Sequence[int]
-_SAMPLE = 4096  # lazily encoded examples looked at to choose buckets
+Transform = Callable[[Any, np.random.Generator], Any]
 
 
 class TrainBatches(Iterator[Batch]):
@@ -85,7 +85,8 @@ def train_batches(
     weights: Sequence[float] | None = None,
     buckets: Lengths | None = None,
     target_buckets: Lengths | None = None,
-    transform: Callable[[Any, np.random.Generator], Any] | None = None,
+    packing: Packing | None = None,
+    transform: Transform | None = None,
     window: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -97,29 +98,41 @@ def train_batches(
 
     Args:
         features: `Feature`s or (input_ids, target_ids), by number; or what `transform` turns into them.
-        batch_size: rows of the global batch, over all processes.
+        batch_size: examples of the global batch, over all processes.
         seed: of the order and of `transform`.
         pad_id: the id that fills rows.
-        weights: the shares of rows from each of several sequences, of which `features` is then a list; they are met
+        weights: the shares of examples from each of several sequences, of which `features` is then a list; they are met
             evenly, in a fixed turn, and each goes through its epochs by itself. None: one sequence.
         buckets: allowed lengths of the inputs, virtual tokens included; None: chosen from the features' lengths.
         target_buckets: the same for the targets.
+        packing: several examples may share a row where that saves work, which the lengths of the features decide;
+            batches hold the same examples either way. None: one example a row.
         transform: turns an element into a feature at random, anew every epoch; for pre-training objectives.
         window: features are shuffled within runs of so many neighbours, one run after the other, for sources that are
             read in order; 0: all of them with each other.
         process_index: this process's number; or of its share, where several processes read the same.
-        process_count: the number of processes, or shares; each gets batch_size / process_count rows in a row.
+        process_count: the number of processes, or shares; each gets an equal part of the rows, in a row.
         prefetch: batches made ahead, by a thread of their own; 0: none.
 
     Raises:
         ValueError: no features, some of them without target, a row longer than the longest bucket, buckets left out
-            where lengths cannot be known, processes that do not divide the batch, or not one weight above 0 a sequence.
+            where lengths cannot be known, or given with packing, processes that do not divide the batch, or not one
+            weight above 0 a sequence.
     """
     parts = [features] if weights is None else list(features)
     if weights is not None and (len(weights) != len(parts) or not all(weight > 0 for weight in weights)):
         raise ValueError(f"expected a weight above 0 for each of {len(parts)} sequences, got {list(weights)}")
-    collate = _collation(
-        parts, batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=transform is None
+    collate = plan_collation(
+        parts,
+        batch_size=batch_size,
+        pad_id=pad_id,
+        weights=weights,
+        buckets=buckets,
+        target_buckets=target_buckets,
+        packing=packing,
+        process_index=process_index,
+        process_count=process_count,
+        known=transform is None,
     )
     import grain
 
@@ -132,6 +145,7 @@ def train_batches(
         data = grain.MapDataset.source(_Share(data, batch_size, process_index, process_count))
         rows = batch_size // process_count
         collate = dataclasses.replace(collate, process_index=0, process_count=1)
+    # How rows lie in batches is no part of a position.
     identity: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "examples": sum(map(len, parts))}
     if weights is not None:
         identity["weights"] = [float(weight) for weight in weights]
@@ -156,17 +170,21 @@ def eval_batches(
 
     Args and errors are those of `train_batches`; examples without target are welcome here, their weights are 0.
     """
-    collate = _collation(
-        [features], batch_size, pad_id, buckets, target_buckets, process_index, process_count, known=True
+    collate = plan_collation(
+        [features],
+        batch_size=batch_size,
+        pad_id=pad_id,
+        buckets=buckets,
+        target_buckets=target_buckets,
+        process_index=process_index,
+        process_count=process_count,
     )
     data = _dataset(features).map_with_index(functools.partial(_numbered, count=len(features), trainable=False))
     fill = functools.partial(_filled, batch_size=batch_size, collate=collate)
     return EvalBatches(data.batch(batch_size, drop_remainder=False, batch_fn=fill), prefetch)
 
 
-def _shuffled(
-    features: Any, seed: int, transform: Callable[[Any, np.random.Generator], Any] | None, window: int
-) -> grain.MapDataset[Feature]:
+def _shuffled(features: Any, seed: int, transform: Transform | None, window: int) -> grain.MapDataset[Feature]:
     """The features for ever, every epoch in a new order."""
     import grain
 
@@ -187,50 +205,6 @@ def _seed_of(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
-def _collation(
-    parts: Sequence[Any],
-    batch_size: int,
-    pad_id: int,
-    buckets: Lengths | None,
-    target_buckets: Lengths | None,
-    process_index: int,
-    process_count: int,
-    *,
-    known: bool,
-) -> Collate:
-    if not parts or not all(map(len, parts)):
-        raise ValueError("there are no features to make batches of")
-    if batch_size < 1 or batch_size % process_count or not 0 <= process_index < process_count:
-        raise ValueError(
-            f"a batch of {batch_size} rows cannot be split evenly for process {process_index} of {process_count}"
-        )
-    if buckets is None or target_buckets is None:
-        if not known or not all(isinstance(features, Sequence) for features in parts):
-            raise ValueError("lengths of rows made on the fly are not known: give buckets and target_buckets")
-        inputs, targets = _default_buckets(parts, batch_size)
-        buckets = inputs if buckets is None else buckets
-        target_buckets = targets if target_buckets is None else target_buckets
-    return Collate(pad_id, _ordered(buckets), _ordered(target_buckets), process_index, process_count)
-
-
-def _default_buckets(parts: Sequence[Sequence[Any]], batch_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    longest: tuple[int, ...] = (0, 0)
-    lengths: list[tuple[int, int]] = []
-    for features in parts:
-        sample: Any = features
-        if isinstance(features, LazyFeatures):
-            longest = tuple(map(max, longest, features.max_lengths))
-            sample = features[:: -(-len(features) // _SAMPLE)]
-        lengths += ((len(row.input_ids), len(row.target_ids)) for row in map(as_feature, sample))
-    inputs, targets = zip(*lengths, strict=True)
-    # Short targets, labels above all, are not worth a second shape.
-    short = max(longest[1], *targets) <= 32
-    return (
-        choose_buckets(inputs, batch_size, longest=longest[0]),
-        choose_buckets(targets, batch_size, count=1 if short else 4, multiple=1 if short else 8, longest=longest[1]),
-    )
-
-
 class _Share(Sequence[Feature]):
     """One process's rows of every batch, one after the other, by number: the other rows are never made."""
 
@@ -245,13 +219,6 @@ class _Share(Sequence[Feature]):
     def __getitem__(self, number: Any) -> Any:
         batch, row = divmod(number, self._size)
         return self._rows[batch * self._batch_size + self._first + row]
-
-
-def _ordered(lengths: Lengths) -> tuple[int, ...]:
-    buckets = (lengths,) if isinstance(lengths, int) else tuple(sorted(set(lengths)))
-    if not buckets or buckets[0] < 1:
-        raise ValueError(f"buckets are lengths from 1 on, got {lengths}")
-    return buckets
 
 
 def _dataset(features: Any) -> grain.MapDataset[Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from jaxprompt.data.batching import choose_lengths
 from jaxprompt.data.features import encode_examples
 from jaxprompt.data.pipeline import eval_batches
 from jaxprompt.data.task_format import Example, TaskFormat
@@ -57,9 +58,12 @@ def encoded_set(
         ValueError: there are none, or the template does not fit them.
     """
     features = encode_examples(examples, model.row_encoder, format, for_generation=True)
+    rows, buckets = whole_rows(batch_size, model.mesh), None
     if isinstance(features, list):
         # Rows of like length share batches, so short ones are padded little; the numbers they carry restore the order.
-        features = sorted(features, key=lambda feature: len(feature.input_ids))
-    rows = whole_rows(batch_size, model.mesh)
-    batches = eval_batches(features, batch_size=rows, pad_id=model.config.pad_token_id)
+        # The shortest come last, for the last batch is filled up with copies.
+        features = sorted(features, key=lambda feature: -len(feature.input_ids))
+        longest = [-(-len(feature.input_ids) // 8) * 8 for feature in features[::rows]]
+        buckets = choose_lengths(longest, float, count=4)
+    batches = eval_batches(features, batch_size=rows, pad_id=model.config.pad_token_id, buckets=buckets)
     return EvalSet(examples, batches, format)

@@ -2,8 +2,9 @@
 
 A member is a run in a run: to rounding, prompt i starts, meets its data and draws its dropout as the only prompt of a
 run with its seed and learning rate does, and has its own best step. What they share is the frozen model and the
-program. (Under dropout a GPT-2 draws masks that depend on how far rows are padded, and members' rows are padded alike;
-T5's do not.)
+program. (Under dropout a GPT-2 draws masks that depend on how far rows are padded, and members' rows are padded alike.
+A T5's depend on the number of rows only, which is not a member's own at the rare steps where another's examples have no
+room in packed rows.)
 """
 
 from __future__ import annotations

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from jaxprompt.data.features import encode_examples
 from jaxprompt.data.mixture import Mixture, mixing_rates
+from jaxprompt.data.packed_shapes import Packing
 from jaxprompt.data.pipeline import TrainBatches, train_batches
 from jaxprompt.data.tasks import Task
 from jaxprompt.patching import PatchedModel
-from jaxprompt.sharding import data_share
+from jaxprompt.sharding import DATA, data_share
+from jaxprompt.training.row_cost import row_cost
 
 
 def task_batches(
@@ -20,6 +23,8 @@ def task_batches(
     batch_size: int,
     seeds: Sequence[int],
     max_examples: int = 0,
+    packing: str = "auto",
+    accumulate: int = 1,
 ) -> tuple[list[TrainBatches], int]:
     """Training batches without end, for each seed a stream in an order of its own.
 
@@ -27,9 +32,11 @@ def task_batches(
         model: a patched model whose template reads the fields of the task's examples.
         task: what is trained on; of a mixture, each task as often as `mixing_rates` says.
         split: the split, of each task.
-        batch_size: rows of the global batch.
+        batch_size: examples of the global batch.
         seeds: of the orders.
         max_examples: the first so many of the split, of each task; 0: all.
+        packing: whether examples share rows, see `TrainConfig`.
+        accumulate: parts that a batch is read in.
 
     Returns:
         The streams, and how many examples an epoch has; a mixture's has min(e_m, K) of task m.
@@ -45,6 +52,8 @@ def task_batches(
     counts = [len(rows) for rows in features]
     limit = task.limit if isinstance(task, Mixture) else 0
     share, processes = data_share(model.mesh)
+    parts = accumulate * (1 if model.mesh is None else model.mesh.shape[DATA])
+    packed = Packing(functools.partial(row_cost, model), parts, always=packing == "always")
     streams = [
         train_batches(
             features if limit else features[0],
@@ -52,6 +61,7 @@ def task_batches(
             batch_size=batch_size,
             seed=seed,
             pad_id=model.config.pad_token_id,
+            packing=None if packing == "never" else packed,
             process_index=share,
             process_count=processes,
         )

@@ -147,7 +147,14 @@ def train(
 
     seeds = [member.seed for member in members] or [seed]
     streams, epoch = task_batches(
-        model, task, train_split, batch_size=train.batch_size, seeds=seeds, max_examples=max_train_examples
+        model,
+        task,
+        train_split,
+        batch_size=train.batch_size,
+        seeds=seeds,
+        max_examples=max_train_examples,
+        packing=train.packing,
+        accumulate=train.accumulate,
     )
     if not optim.schedule_every:
         optim = dataclasses.replace(optim, schedule_every=max(1, epoch // train.batch_size))
