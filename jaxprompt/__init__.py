@@ -18,6 +18,7 @@ from jaxprompt.prompts.peft import load_peft, save_peft
 from jaxprompt.prompts.prefix_tuning import PrefixTuning
 from jaxprompt.prompts.prompt_tuning import PromptTuning
 from jaxprompt.prompts.store import load_prompt, save_prompt
+from jaxprompt.serving.bank import PromptBank
 from jaxprompt.training.optim import OptimConfig
 from jaxprompt.training.train import train
 from jaxprompt.types import Batch, Injection
@@ -33,6 +34,7 @@ __all__ = [
     "PTuning",
     "PatchedModel",
     "PrefixTuning",
+    "PromptBank",
     "PromptTuning",
     "TrainConfig",
     "ensemble_vote",

@@ -30,6 +30,7 @@ BELOW["planning"] = BELOW["training"] | {"training"}
 BELOW["sweeps"] = BELOW["planning"] | {"planning"}
 BELOW["figures"] = BELOW["planning"] | {"planning", "sweeps"}
 BELOW["interpretation"] = BELOW["training"] | {"training"}
+BELOW["serving"] = BELOW["evaluation"] | {"evaluation"}
 BELOW["cloud"] = set()
 BELOW["cli"] = BELOW["training"] | {"training"}
 
@@ -46,7 +47,7 @@ CONFINED = {
     "ml_collections": ("jaxprompt.experiment", "jaxprompt.config_values"),
     "matplotlib": ("jaxprompt.evaluation.curves", "jaxprompt.figures.drawing"),
     "sklearn": ("jaxprompt.evaluation.metrics",),
-    "tqdm": ("jaxprompt.training.progress",),
+    "tqdm": ("jaxprompt.training.progress", "jaxprompt.serving.throughput"),
     "tensorboardX": ("jaxprompt.training.metric_writers",),
     "wandb": ("jaxprompt.training.metric_writers",),
     "sacrebleu": ("jaxprompt.evaluation.text_metrics",),

@@ -9,7 +9,7 @@ import jaxprompt as jp
 # What outsiders rely on; it grows, and nothing leaves it.
 STABLE = {
     "Batch", "EvalConfig", "ExportedPrompt", "GenerationConfig", "Injection", "ModelTuning", "OptimConfig",
-    "PTuning", "PatchedModel", "PrefixTuning", "PromptTuning", "TrainConfig", "ensemble_vote", "evaluate",
+    "PTuning", "PatchedModel", "PrefixTuning", "PromptBank", "PromptTuning", "TrainConfig", "ensemble_vote", "evaluate",
     "generate", "generate_scored", "load_model", "load_peft", "load_prompt", "load_task", "nearest_tokens", "patch",
     "rank_choices", "save_hf", "save_peft", "save_prompt", "train",
 }  # fmt: skip
