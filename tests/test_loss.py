@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprompt.training.loss import LossConfig, LossSums, cross_entropy
+from jaxprompt.training.loss import LossConfig, LossSums, chunked_cross_entropy, cross_entropy
 
 B, T, V = 4, 5, 37
 
@@ -132,3 +132,26 @@ def test_half_precision_logits_are_summed_in_fp32():
 def test_config_rejects_what_it_cannot_mean(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         dataclasses.replace(LossConfig(), **wrong)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+@pytest.mark.parametrize("normalization", ["sum", "tokens", "examples"])
+def test_a_few_targets_at_a_time_give_the_same(batch, normalization, chunk):
+    """Every sum, and the gradients of hidden states and of the head; 2 does not divide the targets."""
+    _, targets, weights = batch
+    rng = np.random.default_rng(1)
+    hidden, head = rng.normal(size=(B, T, 6)).astype(np.float32), rng.normal(size=(6, V)).astype(np.float32)
+    config = LossConfig(normalization, label_smoothing=0.1)
+    segments = np.where(weights > 0, np.array([1, 1, 2, 2, 3]), 0).astype(np.int32)
+
+    def whole(hidden, head):
+        return cross_entropy(hidden @ head, targets, weights, config, segments)
+
+    def chunked(hidden, head):
+        return chunked_cross_entropy(
+            hidden, lambda hidden: hidden @ head, targets, weights, config, segments, chunk=chunk
+        )
+
+    found, expected = (jax.value_and_grad(way, argnums=(0, 1), has_aux=True)(hidden, head) for way in (chunked, whole))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-5), found, expected)
+    assert float(expected[0][1].examples) == 5
