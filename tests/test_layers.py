@@ -66,6 +66,13 @@ def test_segment_mask():
     assert causal[0, 0].astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def platform(request, monkeypatch):
+    """Each of the ways in which platforms compute attention, on this one."""
+    monkeypatch.setattr(attention, "_platform", lambda mesh: request.param)
+
+
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_attention_is_torchs(scale):
     torch = pytest.importorskip("torch")
@@ -82,6 +89,7 @@ def test_attention_is_torchs(scale):
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.usefixtures("platform")
 def test_gradients_of_attention_are_torchs():
     torch = pytest.importorskip("torch")
     arrays = [normal(2, 5, 3, 4), normal(2, 6, 3, 4, seed=1), normal(2, 6, 3, 4, seed=2), normal(1, 3, 5, 6, seed=3)]
@@ -118,13 +126,13 @@ def test_scores_made_a_few_rows_at_a_time_are_those_of_all_rows(monkeypatch, own
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*arrays, bias)
 
     expected = outcome(None)
-    assert attention._row_parts(*arrays[:2], None) == (1, 1), "on a CPU all at once"
+    assert attention._row_parts(arrays[0], 6, None) == (1, 1), "on a CPU all at once"
     row = 4 * 2 * 5 * 6
     two = sharding.make_mesh(2, 1, devices=jax.devices())
     for fast_bytes, mesh, parts in ((2 * row, None, (1, 2)), (1, None, (1, 4)), (row, two, (2, 2))):
         monkeypatch.setattr(attention, "_FAST_BYTES", fast_bytes)
         monkeypatch.setattr(attention, "_platform", lambda mesh: "tpu")
-        assert attention._row_parts(*arrays[:2], mesh) == parts
+        assert attention._row_parts(arrays[0], 6, mesh) == parts
         for ours, theirs in zip(jax.tree.leaves(outcome(mesh)), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 

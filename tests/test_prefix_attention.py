@@ -1,4 +1,4 @@
-"""One prompt for all rows, attended to without giving every row a copy."""
+"""Attention with heads in front, and one prompt for all rows without a copy for each."""
 
 import functools
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from tiny_batches import EXACT
 
-from jaxprompt.models import attention
-from jaxprompt.models.prefix_attention import attend_shared
+from jaxprompt.models import attention, attention_by_head
 
 B, Q, K, P, H, D = 3, 5, 7, 4, 2, 8
 RNG = np.random.default_rng(0)
@@ -20,13 +19,19 @@ SEEN = jnp.asarray(RNG.random((B, 1, Q, 1)) < 0.5) | ~MASK.any(-1, keepdims=True
 
 
 def in_front(query, prefix, key, value, seen=None, **options):
-    """The reference: the prompt's keys and values copied in front of every row's."""
+    """The reference: the prompt's keys and values copied in front of every row's, and a plain softmax."""
     keys, values, mask = attention.with_prefix(key, value, MASK, prefix, seen)
-    return attention.attend(query, keys, values, mask=mask, **options)
+    return plainly(query, keys, values, mask, **options)
+
+
+def plainly(query, key, value, mask, scale=1.0, bias=0.0):
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * scale + bias
+    weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 def shared(query, prefix, key, value, seen=None, **options):
-    return attend_shared(query, prefix, key, value, mask=MASK, prefix_seen=seen, **options)
+    return attention_by_head.attend(query, key, value, prefix=prefix, mask=MASK, prefix_seen=seen, **options)
 
 
 @pytest.mark.parametrize("seen", [None, SEEN], ids=["all", "some"])
@@ -36,6 +41,18 @@ def test_values_and_gradients_are_those_of_copies(seen):
     found, expected = (jax.vjp(functools.partial(way, seen=seen, scale=0.3), *arrays) for way in (shared, in_front))
     np.testing.assert_allclose(found[0], expected[0], **EXACT)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **EXACT), found[1](d_out), expected[1](d_out))
+
+
+@pytest.mark.parametrize("rows", [1, B])
+def test_a_bias_and_its_gradient(rows):
+    mask = MASK | ~MASK.any(-1, keepdims=True)
+    bias = jnp.asarray(RNG.normal(size=(rows, H, Q, K)), jnp.float32)
+    d_out = jnp.asarray(RNG.normal(size=QUERY.shape), jnp.float32)
+    way = lambda *a: attention_by_head.attend(*a[:3], mask=mask, bias=a[3], scale=0.3)  # noqa: E731
+    found, back = jax.vjp(way, QUERY, KEY, VALUE, bias)
+    expected, plain_back = jax.vjp(lambda *a: plainly(*a[:3], mask, 0.3, a[3]), QUERY, KEY, VALUE, bias)
+    np.testing.assert_allclose(found, expected, **EXACT)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **EXACT), back(d_out), plain_back(d_out))
 
 
 def test_half_precision_stays_as_near_as_copies_do():
@@ -48,7 +65,7 @@ def test_half_precision_stays_as_near_as_copies_do():
 
 def test_dropped_weights_carry_no_value_and_no_gradient():
     """What is kept of the weights is what the values are mixed by, and what gradients return through."""
-    halves = iter([jnp.full((H, B, Q, P), 2.0), jnp.zeros((H, B, Q, K))])
+    halves = iter([jnp.zeros((B, H, Q, K)), jnp.full((B, H, Q, P), 2.0)])
     found, back = jax.vjp(lambda value, prefix: shared(QUERY, prefix, KEY, value, dropout=lambda _: next(halves)),
                           VALUE, PREFIX)  # fmt: skip
     keys, values, mask = attention.with_prefix(KEY, VALUE, MASK, PREFIX)

@@ -12,12 +12,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxprompt.models import fused_attention, partition, quantization
+from jaxprompt.models import attention_by_head, fused_attention, partition, quantization
+from jaxprompt.models.attention_by_head import KEPT
 from jaxprompt.sharding import DATA, MODEL
 from jaxprompt.types import Injection
-
-KEPT = "attention"
-"""The name, for `jax.checkpoint`, of results by which attention's weights, which are larger, are made again."""
 
 Prefix = tuple[jax.Array, ...]
 """A prompt's keys and values and, where rows have prompts of different lengths, which of them are a row's, [B, P]."""
@@ -70,6 +68,9 @@ def attend(
         return fused_attention.attend(
             kernel, query, key, value, mask=mask, bias=bias, scale=scale, mesh=mesh, name=KEPT
         )
+    if _platform(mesh) == "cpu":
+        arrays = gradients_apart((query, key, value))
+        return attention_by_head.attend(*arrays, mask=mask, bias=bias, scale=scale, dropout=dropout)
     kept = None
     if dropout is not None:
         kept = dropout(jnp.ones((query.shape[0], query.shape[2], query.shape[1], key.shape[1]), value.dtype))
