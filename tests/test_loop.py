@@ -1,6 +1,5 @@
 """The training loop: runs that stop, die or diverge, and what they leave behind."""
 
-import json
 import os
 import signal
 
@@ -9,47 +8,16 @@ import nano
 import numpy as np
 import pytest
 from nano import quick_compilation  # noqa: F401
+from tiny_runs import OPTIM, SLOTS, TRAIN, run_fit, tiny
 
 from jaxprompt.data.features import Feature
 from jaxprompt.data.pipeline import train_batches
 from jaxprompt.experiment import TrainConfig
-from jaxprompt.patching import patch
 from jaxprompt.prompts.prompt_tuning import PromptTuning
 from jaxprompt.training.checkpoint import Checkpoints
-from jaxprompt.training.loop import Score, TrainingDiverged, fit
+from jaxprompt.training.loop import Score, TrainingDiverged
 from jaxprompt.training.optim import make_optimizer, preset
 from jaxprompt.training.step import init_state
-
-SLOTS = 4
-TRAIN = TrainConfig(steps=12, batch_size=4, log_every=3, checkpoint_every=5)
-OPTIM = preset("modern", warmup_steps=2)  # with averages and a schedule, so that there is state to lose
-
-
-def tiny():
-    return patch(nano.language_model(), PromptTuning(length=SLOTS))
-
-
-def run_fit(workdir, *, batches=None, evaluate=None, after_export=None, train=TRAIN, optim=OPTIM, **options):
-    """A run whose score is a number read off the prompt, and whose export is the prompt in a file."""
-
-    def score(params):
-        value = -abs(1.3 - float(np.sqrt(np.mean(np.square(params["prompt"]["embedding"])))))
-        return Score({"closeness": value}, value)
-
-    def export(params, best):
-        np.save(workdir / "best.npy", np.asarray(params["prompt"]["embedding"]))
-        (workdir / "best.json").write_text(json.dumps(best))
-        if after_export:
-            after_export(best)
-
-    batches = batches or nano.feature_batches(slots=SLOTS)
-    try:
-        return fit(
-            tiny(), batches, train=train, optim=optim, workdir=workdir, seed=3, eval_every=4,
-            evaluate=evaluate or score, export=export, progress=False, **options,
-        )  # fmt: skip
-    finally:
-        batches.close()
 
 
 def outcome(workdir):

@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
         inner = layers.projection(cfg.d_ff, self.dtype, _STDDEV, use_bias=True, name="wi")(x)
         hidden = attention.gradients_apart(partition.constrain(inner, self.mesh, DATA, None, MODEL))
         stddev = _STDDEV * (2 * cfg.num_layers) ** -0.5
-        hidden = layers.ACTIVATIONS[cfg.activation](hidden)
+        hidden = layers.made_again(layers.ACTIVATIONS[cfg.activation])(hidden)
         return layers.projection(cfg.d_model, self.dtype, stddev, use_bias=True, name="wo")(hidden)
 
 

@@ -100,6 +100,14 @@ def projection(
     )
 
 
+def made_again(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A cheap function, of which the backward pass keeps the arguments alone on CPUs.
+
+    They write each array that is kept to memory; an accelerator's compiler makes it again where it reads it.
+    """
+    return jax.checkpoint(function) if jax.default_backend() == "cpu" else function
+
+
 class Head(nn.Module):
     """The output projection of an untied model."""
 
@@ -146,7 +154,7 @@ class FeedForward(nn.Module):
         names = ("wi_0", "wi_1") if self.gated else ("wi",)
         products = (projection(self.d_ff, self.dtype, x.shape[-1] ** -0.5, name=name)(x) for name in names)
         inner = gradients_apart([partition.constrain(product, self.mesh, DATA, None, MODEL) for product in products])
-        hidden = act(inner[0]) * inner[1] if self.gated else act(inner[0])
+        hidden = made_again(lambda x, *by: act(x) * by[0] if by else act(x))(*inner)
         hidden = dropout(self.dropout_rate, deterministic)(hidden)
         return projection(x.shape[-1], self.dtype, self.d_ff**-0.5, name="wo")(hidden)
 
