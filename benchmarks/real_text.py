@@ -43,9 +43,7 @@ def data_of(setting: Setting) -> tuple[Any, Any, Any, Any]:
     task = jp.load_task(None, setting.source)
     lm = jp.load_model(setting.model, dtype="float32")
     model = jp.patch(lm, jp.PromptTuning(setting.length), task.format.input)
-    features = encode_examples(
-        task.examples("train"), model.template, model.tokenizer, lm.config.vocab_size, task.format
-    )
+    features = encode_examples(task.examples("train"), model.row_encoder, task.format)
     batches = train_batches(features, batch_size=setting.batch_size, seed=setting.seed, pad_id=lm.config.pad_token_id)
     return model, task, batches, task.examples(setting.eval_split)[: setting.max_eval or None]
 

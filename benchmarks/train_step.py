@@ -1,197 +1,129 @@
-"""Time, throughput and memory of one training step, beside PEFT's PromptTuning on the same shape.
+"""Time, throughput, share of the peak and memory of one training step, beside PEFT's on the same shape.
 
-    python benchmarks/train_step.py [--quick] --output=train_step.json
+    python benchmarks/train_step.py --output=train_step.json [--quick] [--cases=t5_small_p100,gpt2_small_p100]
+    python benchmarks/train_step.py --device=gpu --cases=t5_xl,gpt2_xl,t5_xxl --output=gpu.json
+    python benchmarks/train_step.py --estimate=v5e-8 --cases=t5_large,t5_xl
 
-Each side trains a prompt on a randomly initialised model of the shape named, in a process of its own, dropout on as
-both train by default, Adafactor without momentum, fp32. Sides take turns, round by round, so that a busy machine slows
-both; reported are the medians over all timed steps, and their ratio, ours / peer. Without PEFT there is only our side.
+Each side trains a prompt on a model of random weights, with dropout, as both do by default, Adafactor without momentum,
+fp32 on a CPU. A third and a fourth process take turns with them and multiply square matrices, in jax and in torch:
+their best round is the machine's peak. Columns:
+
+- **ratio**: how many times as long PEFT takes, the median over rounds.
+- **floor**: the program's matrix products at jax's peak; **peak**: what share of that peak the step reaches.
+- **memory**: the most that a side held in the timed steps above what its process held after its imports, that is
+  weights, prompt, activations and what compiling left behind (on a GPU, of the card); **of peer**: ours by PEFT's.
+
+`--estimate` compiles the step for a TPU slice instead, and prints the compiler's own estimate (no TPU is needed). With
+a GPU the defaults are bf16, torch.compile for PEFT, and one side after the other.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
-import multiprocessing
-import os
-import platform
-import resource
-import statistics
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-SMALL = {
-    "vocab_size": 32128,
-    "d_model": 512,
-    "d_kv": 64,
-    "d_ff": 1024,
-    "num_layers": 8,
-    "num_decoder_layers": 8,
-    "num_heads": 6,
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-    "dropout_rate": 0.1,
-    "decoder_start_token_id": 0,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-}
+from paired import report
+from paired.shapes import Case
+from paired.turns import Apart, measure
+
 CASES = {
-    "t5_small_p100": {"model": SMALL, "prompt": 100, "batch": 8, "input": 128, "target": 8},
-    "t5_small_p20": {"model": SMALL, "prompt": 20, "batch": 8, "input": 128, "target": 8},
+    "t5_small_p100": Case("t5_small", prompt=100, input=128),
+    "gpt2_small_p100": Case("gpt2_small", prompt=100, input=64),
+    "t5_small_p20": Case("t5_small", prompt=20, input=128),
+    "gpt2_small_p20": Case("gpt2_small", prompt=20, input=64),
+    **{
+        f"{model}_p{prompt}_i{length}": Case(model, prompt=prompt, input=length)
+        for model, lengths in {"t5_small": (64, 512), "gpt2_small": (128, 512)}.items()
+        for prompt in (100, 20)
+        for length in lengths
+    },
+    **{model: Case(model, prompt=100, batch=32, input=512, target=16) for model in ("t5_xl", "gpt2_xl", "t5_xxl")},
+    "t5_large": Case("t5_large", prompt=100, batch=32, input=512, target=16),
+    "t5_nano": Case("t5_nano", prompt=4, batch=2, input=6, target=3),
+    "gpt2_nano": Case("gpt2_nano", prompt=4, batch=2, input=6, target=3),
 }
+ON_CPU = [name for name in CASES if "_p" in name]
+ON_GPU = ["t5_xl", "gpt2_xl", "t5_xxl"]
 
 
-def ours(case: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any]]:
-    """One step of ours as a function that returns its loss, and what the compiler says of it."""
-    import jax
-    import numpy as np
-
-    import jaxprompt as jp
-    from jaxprompt.models.initialize import random_model
-    from jaxprompt.models.t5 import T5
-    from jaxprompt.models.t5_config import T5Config
-    from jaxprompt.training.loss import LossConfig
-    from jaxprompt.training.optim import make_optimizer, preset, split_trainable
-    from jaxprompt.training.step import init_state, make_train_step
-
-    lm = random_model("t5", T5(T5Config.from_hf(case["model"])), jax.random.key(0))
-    model = jp.patch(lm, jp.PromptTuning(case["prompt"], init="random"))
-    rng = np.random.default_rng(0)
-    rows, vocab_size = case["batch"], lm.config.vocab_size
-    slots = np.broadcast_to(vocab_size + np.arange(case["prompt"]), (rows, case["prompt"]))
-    inputs = np.concatenate([slots, rng.integers(3, 32000, (rows, case["input"]))], axis=1).astype(np.int32)
-    targets = rng.integers(3, 32000, (rows, case["target"])).astype(np.int32)
-    weights = np.ones(targets.shape, np.float32)
-    batch = jp.Batch(inputs, np.ones_like(inputs), targets, np.ones_like(targets), weights, np.arange(rows))
-
-    trainable, frozen = split_trainable(model.init_params(jax.random.key(1)), model.method.rules)
-    optimizer = make_optimizer(preset("lester2021"), model.method.rules, trainable)
-    state = init_state(trainable, optimizer, jax.random.key(2))
-    train_step = make_train_step(model, optimizer, LossConfig())
-    start = time.perf_counter()
-    compiled = train_step.lower(state, frozen, batch).compile()
-    facts = {
-        "compile_s": time.perf_counter() - start,
-        "temporaries_mb": compiled.memory_analysis().temp_size_in_bytes / 1e6,
-        "jax": jax.__version__,
-    }
-
-    def step() -> float:
-        nonlocal state
-        state, metrics = compiled(state, frozen, batch)
-        return float(metrics["loss"])
-
-    return step, facts
-
-
-def peer(case: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any]]:
-    """One step of PEFT's, likewise."""
-    import peft
-    import torch
-    import transformers
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    torch.manual_seed(0)
-    base = transformers.T5ForConditionalGeneration(transformers.T5Config(**case["model"]))
-    config = peft.PromptTuningConfig(
-        task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=case["prompt"], num_transformer_submodules=1
-    )
-    model = peft.get_peft_model(base, config).train()
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = transformers.Adafactor(trainable, lr=0.3, scale_parameter=False, relative_step=False)
-    inputs = torch.randint(3, 32000, (case["batch"], case["input"]))
-    targets = torch.randint(3, 32000, (case["batch"], case["target"]))
-    mask = torch.ones_like(inputs)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = model(input_ids=inputs, attention_mask=mask, labels=targets).loss
-        loss.backward()
-        optimizer.step()
-        return float(loss)
-
-    return step, {"torch": torch.__version__, "peft": peft.__version__, "transformers": transformers.__version__}
-
-
-def serve(side: str, case: dict[str, Any], pipe: Any) -> None:
-    """A side's process: makes its step, then times as many as it is asked for, until it is asked for none."""
-    make = {"ours": ours, "peer": peer}[side]
-    step, facts = make(case)
-    pipe.send(facts)
-    while steps := pipe.recv():
-        times = []
-        for _ in range(steps):
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        pipe.send(times)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def measure(case: dict[str, Any], sides: list[str], rounds: int, steps: int) -> dict[str, Any]:
-    """Median step time, tokens a second and peak memory of each side."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes, result = {}, {}, {}
-    for side in sides:
-        pipes[side], far = context.Pipe()
-        processes[side] = context.Process(target=serve, args=(side, case, far))
-        processes[side].start()
-        result[side] = {"facts": pipes[side].recv()}
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for round_number in range(rounds + 1):
-        for side in sides:
-            pipes[side].send(steps)
-            timed = pipes[side].recv()
-            if round_number:  # the first round warms up
-                times[side] += timed
-    tokens = case["batch"] * (case["prompt"] + case["input"] + case["target"])
-    for side in sides:
-        pipes[side].send(0)
-        median = statistics.median(times[side])
-        result[side] |= {
-            "step_s": median,
-            "tokens_per_s": tokens / median,
-            "peak_memory_mb": pipes[side].recv(),
-            "steps_timed": len(times[side]),
-        }
-        processes[side].join()
-    if len(sides) == 2:
-        result["ratio"] = result["ours"]["step_s"] / result["peer"]["step_s"]
-        result["memory_ratio"] = result["ours"]["peak_memory_mb"] / result["peer"]["peak_memory_mb"]
-    return result
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, start: Callable[..., Any] = Apart) -> int:
     """Measures the cases, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the first case, few steps")
-    parser.add_argument("--output", help="a JSON file")
-    args = parser.parse_args()
-    sides = ["ours"] + (["peer"] if importlib.util.find_spec("peft") else [])
-    cases = dict(list(CASES.items())[: 1 if args.quick else None])
-    rounds, steps = (2, 2) if args.quick else (6, 4)
-    report: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
-        "cases": {},
-    }
-    print(f"{'case':<16}{'side':<7}{'step':>10}{'tokens/s':>11}{'peak MB':>10}{'ratio':>8}")
+    parser = report.options(__doc__, CASES)
+    parser.add_argument("--estimate", metavar="SLICE", help="of Cloud TPU, such as v5e-8: no measurement")
+    chosen = parser.parse_args(arguments)
+    if chosen.estimate:
+        return estimate(chosen)
+    report.prepare(chosen)
+    cases = report.select(chosen, CASES, ON_GPU if chosen.device == "gpu" else ON_CPU)
+    from paired import ours
+
+    sides, gauges = {"ours": ours.train_step}, {"peak_jax": ours.matrix_products}
+    if "peer" in chosen.sides:
+        from paired import peft_training
+
+        sides["peer"], gauges["peak_torch"] = peft_training.train_step, peft_training.matrix_products
+    plan, found = report.plan(chosen, rounds=8, times=2), {}
+    working = {name: start(make, next(iter(cases.values()))) for name, make in gauges.items()}
+    report.show("case", "ours", "peer", "ratio", "tokens/s", "floor", "peak", "memory", "of peer")
     for name, case in cases.items():
-        result = measure(case, sides, rounds, steps)
-        report["cases"][name] = {"shapes": case, **result}
-        for side in sides:
-            row = result[side]
-            ratio = f"{result['ratio']:.2f}" if side == "ours" and "ratio" in result else ""
-            print(
-                f"{name:<16}{side:<7}{row['step_s'] * 1e3:>7.0f} ms{row['tokens_per_s']:>11,.0f}"
-                f"{row['peak_memory_mb']:>10,.0f}{ratio:>8}"
-            )
-    if args.output:
-        with open(args.output, "w") as file:
-            json.dump(report, file, indent=2)
+        measured = measure(sides, case, plan, gauges=working, start=start)
+        found[name] = result = report.compare(measured, case)
+        for side in chosen.sides:
+            if "error" in measured[side].facts:
+                print(f"{name}: the device is too small for {side}", file=sys.stderr)
+        if result["ours"] is None:
+            continue
+        result |= utilisation(measured, case, result["ours"])
+        share = result.get("memory_of_peer")
+        report.show(
+            name,
+            report.seconds(result["ours"]),
+            report.seconds(result["peer"]),
+            report.times(result["ratio"]),
+            f"{result['tokens_per_s']:,.0f}",
+            report.seconds(result["floor_s"]),
+            f"{result['share_of_peak']:.0%}",
+            f"{result['memory_mb']['ours'].get('device', result['memory_mb']['ours']['step']):,.0f} MB",
+            "-" if share is None else f"{share:.2f}",
+        )
+    for gauge in working.values():
+        gauge.stop()
+    report.write(chosen.output, found)
+    return 0
+
+
+def utilisation(measured: Any, case: Case, taken: float) -> dict[str, Any]:
+    """What our step makes of the machine's peak.
+
+    `share_of_peak` is of the products that the program makes, `model_utilisation` of those that the shapes ask for
+    (`planning.flops`), which a program may save some of; both of jax's own peak.
+    """
+    facts = measured["ours"].facts
+    peaks = {name: report.peak_of(one) for name, one in measured.items() if name.startswith("peak_")}
+    return {
+        "tokens_per_s": case.batch * (case.prompt + case.input + case.target) / taken,
+        "peak_flops": peaks,
+        "floor_s": facts["matrix_flops"] / peaks["peak_jax"],
+        "share_of_peak": facts["matrix_flops"] / taken / peaks["peak_jax"],
+        "model_utilisation": facts["needed_flops"] / taken / peaks["peak_jax"],
+    }
+
+
+def estimate(chosen: Any) -> int:
+    """The TPU compiler's estimate of the cases' steps."""
+    from paired.tpu import estimated
+
+    names = chosen.cases.split(",") if chosen.cases else ["t5_large"]
+    found = {}
+    report.show("case", "mesh", "step", "of peak", "memory")
+    for name in names:
+        found[name] = result = estimated(CASES[name].resolved(dtype=chosen.dtype or "bfloat16"), chosen.estimate)
+        memory = f"{result['device_bytes'] / 2**30:.1f} GiB"
+        report.show(name, result["mesh"], report.seconds(result["ours"]), f"{result['utilisation']:.0%}", memory)
+    report.write(chosen.output, found, slice=chosen.estimate)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -71,3 +71,12 @@ def test_generation_reads_them_apart_and_says_the_same(case):
     assert model.for_programs(copied) is copied, "weights of one's own are read as they are"
     found = jp.generate(model, params, batch, max_new_tokens=3)
     np.testing.assert_array_equal(found, jp.generate(model, copied, batch, max_new_tokens=3))
+
+
+def test_integer_weights_generate_layer_by_layer(tiny_directory):
+    lm = jp.load_model(tiny_directory, quantize="int8")
+    model = jp.patch(lm, jp.PromptTuning(P, init="random"))
+    params, batch = model.init_params(jax.random.key(0)), random_batch(lm.config.vocab_size, slots=P)
+    stacked = params | {"model": dict(lm.params)}
+    found = jp.generate(model, params, batch, max_new_tokens=2)
+    np.testing.assert_array_equal(found, jp.generate(model, stacked, batch, max_new_tokens=2))

@@ -45,6 +45,13 @@ def test_dropout_keeps_the_mean_and_draws_each_element(shape):
         assert abs(np.corrcoef(part[:-1] == 0, one.reshape(-1)[(byte + 1) % 4 :: 4][: part.size - 1] == 0)[0, 1]) < 0.04
 
 
+@pytest.mark.parametrize(("rate", "kept"), [(0.001, 255), (0.999, 1)])
+def test_extreme_rates_keep_and_drop_something(rate, kept):
+    x = jnp.ones(100_000)
+    found = np.asarray(Dropout(rate, deterministic=False).apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    assert abs((found > 0).mean() - kept / 256) < 4 * np.sqrt(1 / 256 / found.size)
+
+
 def test_no_dropout_changes_nothing():
     x = jnp.arange(6.0)
     np.testing.assert_array_equal(Dropout(0.5, deterministic=True).apply({}, x), x)

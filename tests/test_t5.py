@@ -22,6 +22,7 @@ from tiny_batches import (
 
 import jaxprompt as jp
 from jaxprompt import trees
+from jaxprompt.models.layered import layer_of
 from jaxprompt.models.load import abstract_params
 from jaxprompt.models.t5 import T5, shift_right
 from jaxprompt.models.t5_config import T5Config
@@ -141,7 +142,9 @@ def test_cross_prefix(tiny_lm):
     encoded = apply(batch.inputs, batch.input_segments, method="encode")
     _, cache = apply(batch, method="prefill", max_length=1)
     # The first three positions, which are real in both rows.
-    kv = {"cross": tuple(jnp.moveaxis(array, 1, 0)[:, :, :3] for array in (cache.cross_keys, cache.cross_values))}
+    held = jax.tree.map(lambda *layers: jnp.stack(layers, axis=1), *(layer_of(n, cache.cross) for n in range(2)))
+    # [B, L, H, D, K] and [B, L, H, K, D], as they are held.
+    kv = {"cross": (jnp.moveaxis(held.keys, -1, 2)[:, :, :3], jnp.moveaxis(held.values, -2, 2)[:, :, :3])}
     targets = batch.targets, batch.target_segments
     found = apply(encoded[:, 3:], batch.input_segments[:, 3:], *targets, Injection(kv=kv), method="decode")
     np.testing.assert_allclose(found, apply(encoded, batch.input_segments, *targets, method="decode"), **EXACT)

@@ -24,7 +24,7 @@ def run_fit(workdir, *, batches=None, evaluate=None, after_export=None, train=TR
     """A run whose score is a number read off the prompt, and whose export is the prompt in a file."""
 
     def score(params):
-        value = -abs(1.3 - float(np.sqrt(np.mean(np.square(params["prompt"]["embedding"])))))
+        value = -abs(1.27 - float(np.sqrt(np.mean(np.square(params["prompt"]["embedding"])))))
         return Score({"closeness": value}, value)
 
     def export(params, best):

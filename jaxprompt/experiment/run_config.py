@@ -25,7 +25,8 @@ ONLOOKERS = ("train.tensorboard", "train.wandb", "train.profile_from", "train.pr
 """Keys that may change when a run is resumed, for nothing that comes of it depends on them."""
 
 LAYOUT = ("mesh.data", "mesh.model", "model.shard_data", "model.remat", "model.attention")
-"""Keys that may change too, so that a run can go on on other devices: what comes of it then differs by rounding."""
+"""Keys that may change too, so that a run can go on on other devices. What comes of it then differs by rounding and,
+where rows are packed otherwise or a GPT-2 reads its prompt otherwise, by dropout's draws."""
 
 
 @dataclasses.dataclass(frozen=True)

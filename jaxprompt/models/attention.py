@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxprompt.models import attention_by_head, fused_attention, partition, quantization
+from jaxprompt.models import attention_by_head, fused_attention, partition, platforms, quantization
 from jaxprompt.models.attention_by_head import KEPT
 from jaxprompt.sharding import DATA, MODEL
 from jaxprompt.types import Injection
@@ -57,8 +57,7 @@ def attend(
         scale: factor of the scores; T5 uses 1. No gradient flows to it.
         dropout: applied to the attention weights; one that is the same for all queries costs less on the values
             (`drop_keys`).
-        mesh: that rows and heads are split over. On TPUs, scores that are large for a core are made a few rows at a
-            time, and again for the gradient.
+        mesh: that rows and heads are split over. On TPUs, scores too large for a core are made a few rows at a time.
         implementation: one of `fused_attention.IMPLEMENTATIONS`.
     """
     has_bias, drops = bias is not None, dropout is not None
@@ -68,7 +67,7 @@ def attend(
         return fused_attention.attend(
             kernel, query, key, value, mask=mask, bias=bias, scale=scale, mesh=mesh, name=KEPT
         )
-    if _platform(mesh) == "cpu":
+    if platforms.platform(mesh) == "cpu":
         arrays = gradients_apart((query, key, value))
         return attention_by_head.attend(*arrays, mask=mask, bias=bias, scale=scale, dropout=dropout)
     kept = None
@@ -101,7 +100,7 @@ def takes_parts(query: Float[Array, "B Q H D"], num_keys: int, mesh: Mesh | None
 
 def _row_parts(query: Float[Array, "B Q H D"], num_keys: int, mesh: Mesh | None) -> tuple[int, int]:
     """How many devices split the rows, and how many parts the rows of each are taken in."""
-    if _platform(mesh) != "tpu":
+    if platforms.platform(mesh) != "tpu":
         return 1, 1
     split = lambda size, axis: mesh.shape[axis] if mesh and not size % mesh.shape[axis] else 1  # noqa: E731
     devices = split(query.shape[0], DATA)
@@ -109,10 +108,6 @@ def _row_parts(query: Float[Array, "B Q H D"], num_keys: int, mesh: Mesh | None)
     row_bytes = 4 * heads * query.shape[1] * num_keys
     fitting = (count for count in range(1, rows + 1) if not rows % count and rows // count * row_bytes <= _FAST_BYTES)
     return devices, next(fitting, rows)
-
-
-def _platform(mesh: Mesh | None) -> str:
-    return mesh.devices.flat[0].platform if mesh else jax.default_backend()
 
 
 # The gradient by hand, as FlashAttention takes it (Dao et al. 2022, appendix B.2). Automatic differentiation of a

@@ -54,6 +54,25 @@ def hold(parts: Sequence[tuple[Float[Array, "L B K H D"], Float[Array, "L B K H 
     return Held(each(keys, -1), each(values, -2))
 
 
+def attend_held(
+    query: Float[Array, "R 1 H D"], held: Held, *, mask: Bool[Array, "#B 1 1 K"], scale: float | jax.Array = 1.0
+) -> Float[Array, "R 1 H D"]:
+    """`attention.attend` to what is held alone, such as a decoder's inputs; see `attend`.
+
+    Args:
+        query: of each text's newest token.
+        held: keys and values.
+        mask: True at what a row may see of them.
+        scale: factor of the scores.
+    """
+    (R, _, H, D), B = query.shape, held.keys.shape[0]
+    product = lambda *args: jnp.einsum(*args, preferred_element_type=jnp.float32)  # noqa: E731
+    scores = product("bkhd,bhdm->bhkm", query.reshape(B, R // B, H, D), held.keys) * scale
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    mixed = product("bhkm,bhmd->bkhd", weights.astype(held.values.dtype), held.values)
+    return mixed.astype(held.values.dtype).reshape(query.shape)
+
+
 def attend(
     query: Float[Array, "R 1 H D"],
     held: Held,

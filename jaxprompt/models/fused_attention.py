@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from jaxprompt.config_values import expected
+from jaxprompt.models.platforms import platform
 from jaxprompt.sharding import MODEL
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn", "pallas")
@@ -115,7 +116,7 @@ def choose_for(
         dtype=query.dtype,
         has_bias=has_bias,
         drops_weights=drops_weights,
-        platform=device.platform,
+        platform=platform(mesh),
         kind=device.device_kind,
     )
     return choose(implementation, call)
@@ -167,7 +168,7 @@ def attend(
     if implementation == "pallas":
         from jaxprompt.models import attention_pallas
 
-        interpret = (mesh.devices.flat[0].platform if mesh else jax.default_backend()) != "tpu"
+        interpret = platform(mesh) != "tpu"
         return attention_pallas.attend(
             query, key, value, mask=mask, bias=bias, scale=scale, mesh=mesh, name=name, interpret=interpret
         )

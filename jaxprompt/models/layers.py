@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from jaxprompt.models import partition, quantization
 from jaxprompt.models.attention import KEPT, gradients_apart
 from jaxprompt.models.layered import WRITTEN_OUT_ON_CPU, is_apart, layer_of
+from jaxprompt.models.platforms import platform
 from jaxprompt.sharding import DATA, MODEL
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -105,7 +106,7 @@ def made_again(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     They write each array that is kept to memory; an accelerator's compiler makes it again where it reads it.
     """
-    return jax.checkpoint(function) if jax.default_backend() == "cpu" else function
+    return jax.checkpoint(function) if platform(None) == "cpu" else function
 
 
 class Head(nn.Module):
@@ -215,7 +216,7 @@ def are_written_out(length: int, unroll: int) -> bool:
 
 
 def _layers_a_turn(length: int, unroll: int) -> int:
-    return unroll or (length if jax.default_backend() == "cpu" and length <= WRITTEN_OUT_ON_CPU else 1)
+    return unroll or (length if platform(None) == "cpu" and length <= WRITTEN_OUT_ON_CPU else 1)
 
 
 def _written_out(

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxprompt.models.platforms import platform
+
 
 class LayerNorm(nn.Module):
     """GPT-2's layer norm (Ba et al. 2016), fp32 inside."""
@@ -64,6 +66,6 @@ _normalized.defvjp(_normalized_forward, _normalized_backward)
 
 def _mean_of_product(x: Float[Array, "*B E"], y: Float[Array, "*B E"]) -> Float[Array, "*B 1"]:
     """The mean of x·y over the last axis."""
-    if jax.default_backend() == "cpu":
+    if platform(None) == "cpu":
         return (jnp.einsum("...e,...e->...", x, y) / x.shape[-1])[..., None]
     return jnp.mean(x * y, axis=-1, keepdims=True)

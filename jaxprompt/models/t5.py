@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxprompt.models import attention, layers, partition, quantization
-from jaxprompt.models.layered import is_apart
+from jaxprompt.models.cached_attention import hold
+from jaxprompt.models.layered import is_apart, layer_of
 from jaxprompt.models.t5_config import T5Config
 from jaxprompt.models.t5_stacks import Cache, Decoder, Encoder
 from jaxprompt.sharding import DATA, MODEL
@@ -147,11 +148,11 @@ class T5(nn.Module):
             # One prompt for all rows lacks the batch axis.
             rows = (array if array.ndim == 5 else array[:, None] for array in prefix[:2])
             self_keys, self_values = (self_keys.at[:, :, :prefix_length].set(array) for array in rows)
+        by_layer = layers.are_written_out(cfg.num_decoder_layers, self.unroll)
         cache = Cache(
             self_keys=self_keys,
             self_values=self_values,
-            cross_keys=cross_keys,
-            cross_values=cross_values,
+            cross=hold([(cross_keys, cross_values)], by_layer=by_layer),
             cross_mask=cross_mask,
             length=jnp.zeros((), jnp.int32),
             prefix_own=None if prefix is None or len(prefix) == 2 else prefix[2][0],
@@ -213,10 +214,10 @@ class T5(nn.Module):
         return keys, values
 
     def _of_layers(self, encoded: Float[Array, "B S E"], kernel: Any) -> Float[Array, "L B S H D"]:
-        if not is_apart(kernel):
+        if not any(map(is_apart, jax.tree.leaves(kernel, is_leaf=is_apart))):
             return quantization.einsum("bse,lehd->lbshd", encoded, kernel)
         layers = range(self.config.num_decoder_layers)
-        return jnp.stack([quantization.einsum("bse,ehd->bshd", encoded, kernel[number]) for number in layers])
+        return jnp.stack([quantization.einsum("bse,ehd->bshd", encoded, layer_of(number, kernel)) for number in layers])
 
     def logits(self, x: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
         """Logits, fp32, of what `hidden` gives."""

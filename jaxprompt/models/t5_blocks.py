@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxprompt.models import attention, layers, partition
+from jaxprompt.models import attention, cached_attention, layers, partition
 from jaxprompt.models.t5_config import T5Config
 from jaxprompt.sharding import DATA, MODEL
 
@@ -65,6 +65,10 @@ class Attention(nn.Module):
             return self(x, keys, values, mask=mask, prefix=prefix)
         query, dropout = self._by_head(self.q(x)), self._active_dropout()
         return self.o(self._by_head(attention.attend_unprojected(query, source, *kernels, mask=mask, dropout=dropout)))
+
+    def to_held(self, x, held, *, mask) -> Float[Array, "R 1 E"]:
+        """Attends from the newest tokens, [R, 1, E], to what decoding holds of their inputs."""
+        return self.o(self._by_head(cached_attention.attend_held(self._by_head(self.q(x)), held, mask=mask)))
 
     def _by_head(self, x: Float[Array, "B S H D"]) -> Float[Array, "B S H D"]:
         return partition.constrain(x, self.mesh, DATA, None, MODEL)
@@ -137,9 +141,7 @@ class DecoderBlock(nn.Module):
         if cross_cache is None:
             x += dropout(attend.to_source(normed, encoded, mask=cross_mask, prefix=cross_prefix))
         else:
-            # Rows that continue one input, such as beams, are several queries of its one set of keys and values.
-            queries = normed.reshape(cross_cache[0].shape[0], -1, normed.shape[-1])
-            x += dropout(attend(queries, *cross_cache, mask=cross_mask, prefix=cross_prefix).reshape(x.shape))
+            x += dropout(attend.to_held(normed, cross_cache, mask=cross_mask))
         feed_forward = _feed_forward(cfg, self.dtype, self.mesh)
         return x + dropout(feed_forward(norm("feed_forward_norm")(x), deterministic=self.deterministic)), new
 

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxprompt.models import attention, layers
+from jaxprompt.models.cached_attention import Held
 from jaxprompt.models.relative_position import RelativePositionBias
 from jaxprompt.models.t5_blocks import DecoderBlock, EncoderBlock
 from jaxprompt.models.t5_config import T5Config
@@ -27,8 +28,7 @@ class Cache:
     Attributes:
         self_keys: [L, B, M, H, D].
         self_values: [L, B, M, H, D].
-        cross_keys: [L, B, K, H, D], computed once from the encoder's output.
-        cross_values: [L, B, K, H, D].
+        cross: keys and values of cross-attention, computed once from the encoder's output.
         cross_mask: [B, 1, 1, K], True at the encoder positions a row may see.
         length: tokens read so far, a scalar.
         prefix_own: [B, P], which of the prompt's slots are a row's own; None: all.
@@ -37,8 +37,7 @@ class Cache:
 
     self_keys: jax.Array
     self_values: jax.Array
-    cross_keys: jax.Array
-    cross_values: jax.Array
+    cross: Held
     cross_mask: jax.Array
     length: jax.Array
     prefix_own: jax.Array | None = None
@@ -64,13 +63,9 @@ class Cache:
         moved = dataclasses.replace(self, self_keys=self_keys, self_values=self_values, prefix_own=prefix_own)
         if same_inputs:
             return moved
-        inputs = rows // (self.self_keys.shape[1] // self.cross_keys.shape[1])
-        return dataclasses.replace(
-            moved,
-            cross_keys=at(self.cross_keys, inputs, 1),
-            cross_values=at(self.cross_values, inputs, 1),
-            cross_mask=at(self.cross_mask, inputs, 0),
-        )
+        inputs = rows // (self.self_keys.shape[1] // self.cross_mask.shape[0])
+        cross_mask = at(self.cross_mask, inputs, 0)
+        return dataclasses.replace(moved, cross=self.cross.take_rows(inputs), cross_mask=cross_mask)
 
 
 class Encoder(nn.Module):
@@ -144,7 +139,7 @@ class Decoder(nn.Module):
             per_layer: tuple[Any, ...] = (self_prefix, cross_prefix, None, None)
             slot = None
         else:
-            cached = (cache.self_keys, cache.self_values), (cache.cross_keys, cache.cross_values)
+            cached = (cache.self_keys, cache.self_values), cache.cross
             per_layer = (None, None, *cached)
             slot = cache.length + cache.prefix_length
         relative = _relative_bias(cfg, self.dtype, bidirectional=False)

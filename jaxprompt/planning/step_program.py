@@ -23,6 +23,7 @@ from jaxprompt.experiment import ConfigError, Experiment
 from jaxprompt.models import quantization
 from jaxprompt.models.language_model import LanguageModel
 from jaxprompt.models.load import abstract_params, family_of, shardings_of
+from jaxprompt.models.platforms import planned_for
 from jaxprompt.patching import PatchedModel, patch
 from jaxprompt.planning.architectures import read_architecture
 from jaxprompt.prompts.model_tuning import ModelTuning
@@ -84,26 +85,25 @@ class Programs:
 
     def lower_train_step(self) -> jax.stages.Lowered:
         """The training step, ready to be compiled."""
-        return self.train_step().lower(self.state, self.frozen, self.batch)
+        return self._lowered(self.train_step(), self.state, self.frozen, self.batch)
 
     def lower_prefill(self) -> jax.stages.Lowered:
         """What reads the inputs of an evaluation's batch, and gives the cache that decoding goes on with."""
-        beams = self.experiment.eval.num_beams
 
         def prefill(params: Params, batch: Batch) -> tuple[jax.Array, Any]:
             logits, cache = self.model.prefill(params, batch, self.lengths.targets)
-            if beams > 1:
+            if (beams := self.experiment.eval.num_beams) > 1:
                 rows = jnp.repeat(jnp.arange(logits.shape[0]), beams)
                 return logits[rows], cache.take_rows(rows, same_inputs=True)
             return logits, cache
 
-        return jax.jit(prefill).lower(self._params(), self.eval_batch)
+        return self._lowered(jax.jit(prefill), self._params(), self.eval_batch)
 
     def lower_loss(self) -> jax.stages.Lowered:
         """What pre-training's evaluation makes of a batch of its own, the loss."""
         rows, whole = self.eval_batch.inputs.shape[0], self.eval_batch.inputs.sharding
         batch = _abstract_batch(rows, self.lengths.inputs, self.lengths.targets, self.model, self.model.mesh, whole)
-        return jax.jit(functools.partial(loss_sums, self.model)).lower(self._params(), batch)
+        return self._lowered(jax.jit(functools.partial(loss_sums, self.model)), self._params(), batch)
 
     def lower_decode_step(self, prefill: jax.stages.Compiled, lowered: jax.stages.Lowered) -> jax.stages.Lowered:
         """What reads one more token a row.
@@ -117,11 +117,13 @@ class Programs:
             lowered.out_info,
             prefill.output_shardings,
         )
-        mesh = self.model.mesh
-        where = logits.sharding if mesh is None else _rows(mesh, logits.shape[0])
+        where = logits.sharding if self.model.mesh is None else _rows(self.model.mesh, logits.shape[0])
         tokens = jax.ShapeDtypeStruct(logits.shape[:1], jnp.int32, sharding=where)
-        decode_step = lambda params, tokens, cache: self.model.decode_step(params, tokens, cache)  # noqa: E731
-        return jax.jit(decode_step, donate_argnums=2).lower(self._params(), tokens, cache)
+        return self._lowered(jax.jit(self.model.decode_step, donate_argnums=2), self._params(), tokens, cache)
+
+    def _lowered(self, function: Any, *args: Any) -> jax.stages.Lowered:
+        with planned_for(next(iter(self.batch.inputs.sharding.device_set)).platform):
+            return function.lower(*args)
 
     def _params(self) -> Params:
         """The parameters as evaluation reads them: those of the model in its own dtype."""

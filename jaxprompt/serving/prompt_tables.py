@@ -65,7 +65,7 @@ def prompt_tables(
 
 
 def rows_of(lm: LanguageModel, tables: Params, prompts: Int[Array, " B"]) -> Injection:
-    """What each row of a batch gets: the prompt of its number. A number that names none gives NaN.
+    """What each row of a batch gets: the prompt of its number.
 
     Args:
         lm: the frozen model.

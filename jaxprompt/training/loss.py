@@ -194,14 +194,17 @@ def _sums(
 ) -> LossSums:
     nll, z_loss, correct = of_tokens
     present = weights > 0
-    numbers = present.astype(jnp.int32) if segments is None else jnp.where(present, segments, 0)
+    own = jnp.ones_like(present, jnp.int32) if segments is None else segments
+    # The first weighted target of each of its segments: what a row counts.
+    earlier = jnp.tril(own[:, :, None] == own[:, None, :], -1) & present[:, None, :]
+    first = present & ~earlier.any(-1)
     return LossSums(
         numerator=nll + z_loss,
         cross_entropy=nll,
         z_loss=z_loss,
         correct=correct,
         tokens=jnp.sum(weights),
-        examples=jnp.sum(jnp.max(numbers, axis=-1)).astype(jnp.float32),
+        examples=jnp.sum(first).astype(jnp.float32),
         normalization=config.normalization,
     )
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from jaxprompt import sharding, trees
+from jaxprompt.models.platforms import platform
 from jaxprompt.models.quantization import in_dtype
 from jaxprompt.patching import PatchedModel
 from jaxprompt.sharding import DATA, MODEL
@@ -23,6 +24,10 @@ from jaxprompt.types import Batch, Params
 
 _LOGITS_BYTES = 2**27
 """Of logits in fp32, that a device holds at once; some three times as much is at work on them."""
+
+_CACHE_BYTES = 2**23
+"""Of a feed-forward layer's inner activations, that a CPU computes on at once. What the backward pass keeps is some
+sixty times as much, in memory that the system has to clear anew in every step."""
 
 TrainStep = Callable[["TrainState", Params, Batch], tuple["TrainState", dict[str, jax.Array]]]
 
@@ -141,7 +146,7 @@ def make_train_step(
         weights = jnp.where(jnp.isin(batch.targets, jnp.asarray(unweighted, jnp.int32)), 0, batch.target_weights)
         learnt = batch.targets, weights, loss, batch.target_segments
         logits_of = functools.partial(model.logits, params)
-        if chunk := _targets_at_once(model, batch):
+        if chunk := _targets_at_once(model, batch, max(1, len(rates))):
             _, sums = chunked_cross_entropy(hidden, logits_of, *learnt, chunk=chunk)
         else:
             _, sums = cross_entropy(logits_of(hidden), *learnt)
@@ -152,12 +157,13 @@ def make_train_step(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         gradient = jax.grad(loss_sums, has_aux=True)
-        if accumulate == 1:
+        count = accumulate * _parts_in_cache(model, batch, accumulate, max(1, len(rates)))
+        if count == 1:
             grads, sums = gradient(state.trainable, frozen, batch, key)
         else:
-            # Every accumulate-th row, so that on a mesh each device takes part in every part with rows of its own.
-            parts = jax.tree.map(lambda leaf: leaf.reshape(-1, accumulate, *leaf.shape[1:]).swapaxes(0, 1), batch)
-            keys = jax.random.split(key, accumulate)
+            # Every so many rows, so that on a mesh each device takes part in every part with rows of its own.
+            parts = jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1), batch)
+            keys = jax.random.split(key, count)
             part = lambda at: gradient(state.trainable, frozen, *at)  # noqa: E731
             add = lambda total, at: (jax.tree.map(jnp.add, total, part(at)), None)  # noqa: E731
             shapes = jax.eval_shape(part, jax.tree.map(lambda leaf: leaf[0], (parts, keys)))
@@ -188,14 +194,34 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(model.mesh)))
 
 
-def _targets_at_once(model: PatchedModel, batch: Batch) -> int:
-    """How many targets of each row have their logits at a time; 0: all of them."""
+def _parts_in_cache(model: PatchedModel, batch: Batch, accumulate: int, prompts: int) -> int:
+    """Parts that each part of a batch is read in on a CPU, so that it stays near the cache and takes little memory.
+
+    A batch that shares one causal prompt is read as a whole, for each part would compute the prompt again.
+
+    Args:
+        model: that reads the batch.
+        batch: of one prompt.
+        accumulate: parts that it is read in anyway.
+        prompts: that train together, and have as many rows each.
+    """
+    if model.mesh is not None or model.as_prefix or platform(None) != "cpu":
+        return 1
+    rows, length = batch.inputs.shape[0] // accumulate, batch.inputs.shape[1]
+    wanted = 4 * prompts * rows * length * model.config.d_ff / _CACHE_BYTES
+    counts = [count for count in range(1, rows + 1) if not rows % count]
+    enough = [count for count in counts if wanted <= count < 2 * max(1, wanted)]
+    return min(enough) if enough else max(count for count in counts if count <= max(1, wanted))
+
+
+def _targets_at_once(model: PatchedModel, batch: Batch, prompts: int) -> int:
+    """How many targets of each row have their logits at a time; 0: all of them. So many prompts train together."""
     (rows, length), mesh = batch.targets.shape, model.mesh
     # Rows and vocabulary are split over devices as far as these divide them.
     devices = (
         1 if mesh is None else math.gcd(rows, mesh.shape[DATA]) * math.gcd(model.config.vocab_size, mesh.shape[MODEL])
     )
-    of_target = 4 * rows * model.config.vocab_size // devices
+    of_target = 4 * prompts * rows * model.config.vocab_size // devices
     fitting = max(1, _LOGITS_BYTES // of_target)
     return 0 if fitting >= length else fitting
 
