@@ -8,6 +8,7 @@ import pytest
 import t5_files
 
 from jaxprompt.experiment import ConfigError, Experiment
+from jaxprompt.models.platforms import planned_for
 from jaxprompt.planning import flops
 from jaxprompt.planning.flops import train_products
 from jaxprompt.planning.program_report import device_bytes
@@ -43,14 +44,15 @@ def programs(tmp_path):
 def besides(model, rows, inputs, targets):
     """Operations that attention makes beyond its two products and their gradients, so as to sum what it needs.
 
-    A column of ones beside the values, and a product of the result with its gradient.
+    A column of ones beside the values (but for rows that share a prompt's keys), and a product of the result with its
+    gradient.
     """
     cfg = model.config
     heads = rows * cfg.num_heads
     prefixes = flops.prefixes(model)
     own = lambda queries, keys: 2 * heads * queries * (keys + cfg.d_kv)  # noqa: E731
     if cfg.is_causal:
-        total = own(inputs, inputs + prefixes.get("decoder", 0))
+        total = own(inputs, 0 if "decoder" in prefixes else inputs)
         if model.as_prefix:
             length = model.method.num_slots
             total += 2 * cfg.num_heads * length * (length + cfg.d_kv)
@@ -98,7 +100,8 @@ def test_flops_are_those_of_the_traced_step(programs, config, sections):
     built = programs(config, **sections)
     counted = train_products(built.model, 8, built.lengths.inputs, built.lengths.targets)
     trains = "model" in built.state.trainable
-    step = jax.make_jaxpr(built.train_step())(built.state, built.frozen, built.batch)
+    with planned_for("tpu"):  # as its plan is made
+        step = jax.make_jaxpr(built.train_step())(built.state, built.frozen, built.batch)
     if built.experiment.train.accumulate == 1 or not built.model.as_prefix:
         extra = besides(built.model, 8, built.lengths.inputs, built.lengths.targets)
         assert products(step.jaxpr) == counted.forward + counted.backward(weights_train=trains) + extra
@@ -110,7 +113,8 @@ def test_flops_of_a_prefix(programs):
     for config in (T5, GPT2):
         built = programs(config, prompt=flat)
         counted = train_products(built.model, 8, built.lengths.inputs, built.lengths.targets)
-        step = jax.make_jaxpr(built.train_step())(built.state, built.frozen, built.batch)
+        with planned_for("tpu"):
+            step = jax.make_jaxpr(built.train_step())(built.state, built.frozen, built.batch)
         extra = besides(built.model, 8, built.lengths.inputs, built.lengths.targets)
         assert products(step.jaxpr) == counted.forward + counted.backward(weights_train=False) + extra
 
