@@ -153,7 +153,9 @@ class PatchedModel:
         """What `logits` makes the logits of, at target positions; the arguments are those of `apply`."""
         weights, injection = {"params": params["model"]}, self.injection(params)
         read: Any
-        if self.as_prefix and self.mesh is None:
+        # Where masks are drawn they have to be those of any mesh, so prompt and rows draw theirs apart.
+        still = deterministic or not self.config.has_dropout if self.as_prefix else False
+        if still and self.mesh is None and injection.tokens.ndim == 2:
             read = self.lm.module.apply(
                 weights, batch, injection.tokens, deterministic=deterministic, rngs=rngs, method="hidden_behind"
             )

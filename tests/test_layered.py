@@ -74,7 +74,7 @@ def test_generation_reads_them_apart_and_says_the_same(case):
 
 
 def test_integer_weights_generate_layer_by_layer(tiny_directory):
-    lm = jp.load_model(tiny_directory, quantize="int8")
+    lm = jp.load_model(tiny_directory, quantize="int8", tokenizer=False)
     model = jp.patch(lm, jp.PromptTuning(P, init="random"))
     params, batch = model.init_params(jax.random.key(0)), random_batch(lm.config.vocab_size, slots=P)
     stacked = params | {"model": dict(lm.params)}

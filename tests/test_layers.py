@@ -69,7 +69,7 @@ def test_segment_mask():
 @pytest.fixture(params=["cpu", "gpu"])
 def platform(request, monkeypatch):
     """Each of the ways in which platforms compute attention, on this one."""
-    monkeypatch.setattr(attention, "_platform", lambda mesh: request.param)
+    monkeypatch.setattr(attention.platforms, "platform", lambda mesh: request.param)
 
 
 @pytest.mark.usefixtures("platform")
@@ -131,7 +131,7 @@ def test_scores_made_a_few_rows_at_a_time_are_those_of_all_rows(monkeypatch, own
     two = sharding.make_mesh(2, 1, devices=jax.devices())
     for fast_bytes, mesh, parts in ((2 * row, None, (1, 2)), (1, None, (1, 4)), (row, two, (2, 2))):
         monkeypatch.setattr(attention, "_FAST_BYTES", fast_bytes)
-        monkeypatch.setattr(attention, "_platform", lambda mesh: "tpu")
+        monkeypatch.setattr(attention.platforms, "platform", lambda mesh: "tpu")
         assert attention._row_parts(arrays[0], 6, mesh) == parts
         for ours, theirs in zip(jax.tree.leaves(outcome(mesh)), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -70,6 +70,11 @@ class GPT2Config:
             object.__setattr__(self, "d_ff", 4 * self.d_model)
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether training draws any masks."""
+        return bool(self.embedding_dropout_rate or self.attention_dropout_rate or self.residual_dropout_rate)
+
+    @property
     def d_kv(self) -> int:
         """Width of one head."""
         return self.d_model // self.num_heads

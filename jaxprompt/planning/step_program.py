@@ -112,11 +112,8 @@ class Programs:
             prefill: compiled; the cache lies where it leaves it.
             lowered: the same before it was compiled.
         """
-        logits, cache = jax.tree.map(
-            lambda out, where: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=where),
-            lowered.out_info,
-            prefill.output_shardings,
-        )
+        placed = lambda out, where: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=where)  # noqa: E731
+        logits, cache = jax.tree.map(placed, lowered.out_info, prefill.output_shardings)
         where = logits.sharding if self.model.mesh is None else _rows(self.model.mesh, logits.shape[0])
         tokens = jax.ShapeDtypeStruct(logits.shape[:1], jnp.int32, sharding=where)
         return self._lowered(jax.jit(self.model.decode_step, donate_argnums=2), self._params(), tokens, cache)
