@@ -154,10 +154,11 @@ class PatchedModel:
         weights, injection = {"params": params["model"]}, self.injection(params)
         read: Any
         # Where masks are drawn they have to be those of any mesh, so prompt and rows draw theirs apart.
-        still = deterministic or not self.config.has_dropout if self.as_prefix else False
-        if still and self.mesh is None and injection.tokens.ndim == 2:
+        still = self.as_prefix and (deterministic or not self.config.has_dropout)
+        tokens = injection.tokens
+        if still and self.mesh is None and tokens is not None and tokens.ndim == 2:
             read = self.lm.module.apply(
-                weights, batch, injection.tokens, deterministic=deterministic, rngs=rngs, method="hidden_behind"
+                weights, batch, tokens, deterministic=deterministic, rngs=rngs, method="hidden_behind"
             )
             return read
         injection = self.injected(params, injection, deterministic, rngs)
